@@ -1,0 +1,1 @@
+"""Instruction Pre-Training as Dagster assets."""

@@ -1,0 +1,52 @@
+"""Recipe of the corpora: where documents come from and how they are cleaned."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from instpt_assets.recipe.base import Part
+
+Format = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "txt"]
+
+
+class Corpus(Part):
+    """One corpus: every file behind `source` is a shard."""
+
+    source: str = Field(min_length=1)
+    """A file, a folder, a glob, `s3://…`, `hf://…`, or `pydoc://<set>` (documentation installed beside this Python; query: `include`, `exclude`: dotted module prefixes, comma-separated; `shards`: how many)."""
+    format: Format | None = None
+    """Format of the files; by default told by each file's ending."""
+    text_field: str = "text"
+    """The field (JSON Lines, Parquet) that holds a document's text."""
+    id_field: str | None = None
+    """The field that holds a document's id; by default ids are the shard's name and the record's position."""
+    license: str | None = None
+    """Licence of all documents; by default a record's own `license` field, if it has one."""
+
+
+class Cleaning(Part):
+    """Rules that a document must pass to stay in `clean_corpus`."""
+
+    min_characters: int = Field(default=1, ge=1)
+    """Shortest text kept, in characters after normalising."""
+    max_characters: int | None = Field(default=None, ge=1)
+    """Longest text kept, in characters; none by default."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.max_characters is not None and self.max_characters < self.min_characters:
+            raise ValueError("max_characters is smaller than min_characters")
+        return self
+
+
+class Deduplication(Part):
+    """Near-duplicate removal over all shards by MinHash-LSH on word shingles (Broder 1997)."""
+
+    num_permutations: int = Field(default=128, ge=16, le=1024)
+    """Length of a MinHash signature."""
+    shingle_words: int = Field(default=5, ge=1)
+    """Words a shingle."""
+    threshold: float = Field(default=0.8, gt=0, le=1)
+    """Estimated Jaccard similarity from which two documents are duplicates."""
+    seed: int = 1
+    """Seed of the permutations."""

@@ -1,0 +1,39 @@
+"""Recipe of the evaluation: tasks of lm-eval, and held-out text for bits per byte."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from instpt_assets.recipe.base import Part
+
+
+class HarnessTask(Part):
+    """A task that lm-eval ships."""
+
+    task: str
+    """Its name in lm-eval, e.g. `arc_easy`."""
+    num_fewshot: int = Field(default=0, ge=0)
+    """Examples in front of each question."""
+    metric: str = "acc_norm"
+    """The metric that the report shows (every metric is kept)."""
+
+
+class Evaluation(Part):
+    """What checkpoints are scored on."""
+
+    harness_tasks: tuple[HarnessTask, ...] = ()
+    """Tasks that lm-eval ships (they fetch their data sets from the hub)."""
+    held_out: str | None = None
+    """`pydoc://…` with held-out documentation: multiple choice and completion tasks are built from it by rules, and bits per byte is measured on it."""
+    num_examples: int = Field(default=200, ge=1)
+    """Examples a task built from `held_out`."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many examples of each lm-eval task."""
+    seed: int = 0
+    """Seed of the examples built from `held_out`."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.harness_tasks and self.held_out is None:
+            raise ValueError("name harness_tasks, or held_out documentation")
+        return self

@@ -1,0 +1,68 @@
+"""Recipes and executions from YAML: bundled by name or a user's file; errors in one message that names the field."""
+
+import json
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.recipe import Recipe
+
+_HERE = Path(__file__).parent
+Model = TypeVar("Model", bound=Part)
+
+
+class ConfigurationError(Exception):
+    """A recipe or execution that cannot be used; the message says what to change, for people."""
+
+
+def load_recipe(name_or_path: str | None = None) -> Recipe:
+    """The recipe that `INSTPT_RECIPE` (or the argument) names: a bundled one, or a YAML file.
+
+    Raises:
+        ConfigurationError: it does not exist or is not valid; the message names every wrong field.
+    """
+    return _load(Recipe, name_or_path or os.environ.get("INSTPT_RECIPE") or "demo", _HERE / "recipes", "recipe")
+
+
+def load_execution(name_or_path: str | None = None) -> Execution:
+    """The execution profile that `INSTPT_EXECUTION` (or the argument) names; by default `gpu` where an NVIDIA device exists, else `cpu`.
+
+    Raises:
+        ConfigurationError: it does not exist or is not valid; the message names every wrong field.
+    """
+    default = "gpu" if Path("/dev/nvidia0").exists() else "cpu"
+    return _load(Execution, name_or_path or os.environ.get("INSTPT_EXECUTION") or default, _HERE / "executions", "execution")
+
+
+def bundled(kind: str = "recipes") -> list[str]:
+    """Names of the bundled `recipes` or `executions`."""
+    return sorted(path.stem for path in (_HERE / kind).glob("*.yaml"))
+
+
+def _load(model: type[Model], name_or_path: str, folder: Path, what: str) -> Model:
+    path = folder / f"{name_or_path}.yaml"
+    if not path.exists():
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{what} '{name_or_path}' is neither a file nor one of the bundled ones: {', '.join(bundled(folder.name))}"
+            )
+    try:
+        # Through JSON, so that strict validation accepts lists for tuples and nothing else of YAML's types.
+        return model.model_validate_json(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ConfigurationError(f"{what} {path}: not readable as YAML: {error}") from error
+    except ValidationError as error:
+        lines = [f"{what} {path} is not valid:"]
+        for item in error.errors(include_url=False):
+            where = ".".join(str(part) for part in item["loc"]) or "(whole)"
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                message = "unknown field"
+            lines += [f"  {where}: {part}" for part in message.split("; ")]
+        raise ConfigurationError("\n".join(lines)) from None

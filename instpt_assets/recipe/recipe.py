@@ -1,0 +1,117 @@
+"""The recipe: everything that decides what comes out."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from instpt_assets.recipe.arms import Arm
+from instpt_assets.recipe.base import Name, Part
+from instpt_assets.recipe.corpora import Cleaning, Corpus, Deduplication
+from instpt_assets.recipe.evaluation import Evaluation
+from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning
+from instpt_assets.recipe.training import InstructionTuning, ModelShape, Pretraining, TokenizerRecipe
+
+
+
+class GeneralInstructions(Part):
+    """General instructions without context, mixed into continual pre-training or used for instruction tuning."""
+
+    source: str = Field(min_length=1)
+    """JSON Lines with `instruction` and `response` (and, optionally, `reasoning`)."""
+    max_examples: int | None = Field(default=None, ge=1)
+    """At most so many, in the source's order."""
+
+
+class Recipe(Part):
+    """Everything that decides what comes out; each asset hashes the part that it depends on."""
+
+    name: Name
+    """Names the recipe's pointers in the store and its Dagster instance."""
+    description: str = ""
+    """One line for people; not hashed."""
+    corpora: dict[Name, Corpus] = Field(min_length=1)
+    """Corpora by name."""
+    cleaning: Cleaning = Cleaning()
+    """Rules for `clean_corpus`."""
+    deduplication: Deduplication = Deduplication()
+    """Near-duplicate removal."""
+    tuning: Tuning | None = None
+    """The tuning collection."""
+    synthesizer: Synthesizer | None = None
+    """The model tuned to write pairs."""
+    pair_sets: dict[Name, PairSet] = {}
+    """Ways of writing pairs, by name."""
+    layouts: Layouts = Layouts()
+    """How pairs become pre-training text."""
+    general_instructions: GeneralInstructions | None = None
+    """General instructions, if any arm or the instruction tuning uses them."""
+    tokenizer: TokenizerRecipe
+    """The tokenizer of the pre-trained models."""
+    pretraining: Pretraining
+    """The model and training that all arms share."""
+    instruction_tuning: InstructionTuning | None = None
+    """Instruction tuning after pre-training; none by default."""
+    arms: dict[Name, Arm] = Field(min_length=1)
+    """The sides of the comparison, by name."""
+    num_seeds: int = Field(default=1, ge=1, le=100)
+    """Repeats of every arm."""
+    evaluation: Evaluation
+    """What the checkpoints are scored on."""
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        problems: list[str] = []
+        for name, arm in self.arms.items():
+            for component in arm.mixture:
+                if component.pair_set is not None and component.pair_set not in self.pair_sets:
+                    problems.append(f"arms.{name}: unknown pair_set '{component.pair_set}' (the recipe has: {_names(self.pair_sets)})")
+            if arm.uses("tuning") and self.tuning is None:
+                problems.append(f"arms.{name}: component 'tuning' needs the section tuning")
+            if arm.uses("general") and self.general_instructions is None:
+                problems.append(f"arms.{name}: component 'general' needs the section general_instructions")
+            problems += self._unknown_corpora(f"arms.{name}.shards", arm.shards or ())
+        both = sorted(set(self.arms) & set(self.pair_sets))
+        if both:
+            problems.append(f"arms and pair_sets share the name {_names(both)}: asset keys would clash")
+        if self.pair_sets and self.synthesizer is None:
+            problems.append("pair_sets need the section synthesizer")
+        if self.synthesizer is not None:
+            if self.tuning is None:
+                problems.append("synthesizer needs the section tuning")
+            problems += self._unknown_corpora("synthesizer.pinned_shards", self.synthesizer.pinned_shards)
+            shape = self.synthesizer.model
+            for name, pair_set in self.pair_sets.items():
+                if isinstance(shape, ModelShape) and pair_set.max_model_len > shape.max_position_embeddings:
+                    problems.append(f"pair_sets.{name}.max_model_len {pair_set.max_model_len} exceeds the synthesizer's max_position_embeddings {shape.max_position_embeddings}")
+        problems += self._unknown_corpora("tokenizer.pinned_shards", self.tokenizer.pinned_shards)
+        model = self.pretraining.model
+        for part, section in (("pretraining", self.pretraining), ("instruction_tuning", self.instruction_tuning)):
+            if section is None:
+                continue
+            if isinstance(model, ModelShape) and section.sequence_length > model.max_position_embeddings:
+                problems.append(f"{part}.sequence_length {section.sequence_length} exceeds the model's max_position_embeddings {model.max_position_embeddings}")
+            if section.optimization.batch_tokens % section.sequence_length:
+                problems.append(f"{part}.optimization.batch_tokens {section.optimization.batch_tokens} is no multiple of sequence_length {section.sequence_length}")
+        if self.instruction_tuning is not None and self.general_instructions is None and self.tuning is None:
+            problems.append("instruction_tuning needs general_instructions or tuning")
+        if isinstance(model, ModelShape) != (self.tokenizer.vocab_size is not None):
+            problems.append("a model from scratch needs a trained tokenizer (tokenizer.vocab_size), a base model its own (tokenizer.model)")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _unknown_corpora(self, field: str, shards: tuple[str, ...]) -> list[str]:
+        return [
+            f"{field}: '{shard}' names no corpus of the recipe (shards are <corpus>--<shard>; corpora: {_names(self.corpora)})"
+            for shard in shards
+            if shard.split("--")[0] not in self.corpora or "--" not in shard
+        ]
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """Partition keys of the repeats: seed-0, seed-1, …"""
+        return tuple(f"seed-{index}" for index in range(self.num_seeds))
+
+
+def _names(names: object) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"  # type: ignore[attr-defined]

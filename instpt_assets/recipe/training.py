@@ -1,0 +1,111 @@
+"""Recipe of the models: their shape, the optimizer, pre-training and instruction tuning."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from instpt_assets.recipe.base import Part
+
+
+class ModelShape(Part):
+    """A Mistral-architecture model to train from scratch."""
+
+    hidden_size: int = Field(ge=8)
+    """Width d."""
+    num_layers: int = Field(ge=1)
+    """Transformer blocks."""
+    num_heads: int = Field(ge=1)
+    """Attention heads."""
+    num_kv_heads: int | None = Field(default=None, ge=1)
+    """Key-value heads; as many as heads by default."""
+    intermediate_size: int = Field(ge=8)
+    """Width of the SwiGLU feed-forward."""
+    max_position_embeddings: int = Field(default=2048, ge=64)
+    """Longest sequence that the model accepts."""
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    """Base of the rotary embedding."""
+    tie_word_embeddings: bool = False
+    """Whether the output head shares the embedding's weights."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of num_heads {self.num_heads}")
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+        return self
+
+
+class Optimization(Part):
+    """AdamW (Loshchilov and Hutter 2019) under a cosine schedule, counted in tokens."""
+
+    token_budget: int = Field(ge=1)
+    """Tokens to train on, all passes together."""
+    batch_tokens: int = Field(ge=64)
+    """Tokens an optimizer step, over all processes."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+    final_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Where the cosine ends, as a fraction of the peak."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Decoupled weight decay, on matrices only."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's first decay rate."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """AdamW's second decay rate."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest global gradient norm."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of the forward and backward pass; master weights are float32."""
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps: token_budget / batch_tokens, rounded, at least 1."""
+        return max(1, round(self.token_budget / self.batch_tokens))
+
+    @model_validator(mode="after")
+    def _warmup(self) -> Self:
+        if self.warmup_steps >= self.num_steps and self.warmup_steps > 0:
+            raise ValueError(f"warmup_steps {self.warmup_steps} leave nothing of the {self.num_steps} steps that token_budget / batch_tokens gives")
+        return self
+
+
+class TokenizerRecipe(Part):
+    """The tokenizer of the pre-trained models."""
+
+    vocab_size: int | None = Field(default=None, ge=300)
+    """Train a byte-level BPE of this size on the pinned shards …"""
+    pinned_shards: tuple[str, ...] = ()
+    """… of `clean_corpus`; a new shard changes nothing."""
+    model: str | None = None
+    """Or take the tokenizer of this model (hub name or folder), for continual pre-training."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.model is None) == (self.vocab_size is None):
+            raise ValueError("give either vocab_size with pinned_shards (train one) or model (take its tokenizer)")
+        if (self.vocab_size is None) != (not self.pinned_shards):
+            raise ValueError("vocab_size and pinned_shards go together")
+        return self
+
+
+class Pretraining(Part):
+    """What all arms share: the model and its training; so their token budgets are equal."""
+
+    model: ModelShape | str
+    """A shape to train from scratch, or a base model (hub name or folder) to continue from."""
+    sequence_length: int = Field(default=2048, ge=64)
+    """Tokens a packed training sequence."""
+    optimization: Optimization
+    """Steps and optimizer."""
+
+
+class InstructionTuning(Part):
+    """Instruction tuning after pre-training; loss on responses only."""
+
+    sequence_length: int = Field(default=2048, ge=64)
+    """Tokens a training sequence."""
+    optimization: Optimization
+    """Steps and optimizer."""

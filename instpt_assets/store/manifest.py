@@ -1,0 +1,100 @@
+"""The manifest: the record beside every artifact; identity (what it was made from) and digest (what it contains)."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Frozen):
+    """One thing that an artifact is made from: an artifact, or `source:<url>` for a file, folder or hub revision."""
+
+    asset: str
+    partition: str
+    identity: str
+    digest: str
+
+
+class Spec(_Frozen):
+    """What is to be made, known before any work: it decides the identity."""
+
+    asset: str
+    """Asset key as a path, e.g. `synthesized/instruction_pairs`."""
+    partition: str
+    """Partition key, or `all`."""
+    code_version: int
+    """Raised by hand when the stage's output changes."""
+    recipe: dict[str, Any]
+    """The part of the recipe that the stage depends on."""
+    inputs: tuple[Input, ...]
+    """What it is made from."""
+
+    @property
+    def identity(self) -> str:
+        """20 hexadecimal digits of SHA-256 over recipe part, code version and the inputs' digests."""
+        made_from = sorted([i.asset, i.partition, i.digest] for i in self.inputs)
+        return _sha256(canonical_json({"recipe": self.recipe, "code_version": self.code_version, "inputs": made_from}))[:20]
+
+    def input(self, asset: str, partition: str | None = None) -> Input:
+        """The input of that asset (and partition).
+
+        Raises:
+            KeyError: there is none, or several and no partition is given.
+        """
+        found = [i for i in self.inputs if i.asset == asset and partition in (None, i.partition)]
+        if len(found) != 1:
+            raise KeyError(f"{self.asset}/{self.partition} has {len(found)} inputs {asset}" + (f"/{partition}" if partition else ""))
+        return found[0]
+
+
+class File(_Frozen):
+    """One immutable file of an artifact; `path` is relative to the manifest and begins with the writer's nonce."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The path inside the artifact, without the nonce."""
+        return self.path.split("/", 1)[1]
+
+
+class Manifest(_Frozen):
+    """`manifest.json`."""
+
+    asset: str
+    partition: str
+    identity: str
+    digest: str
+    code_version: int
+    recipe: dict[str, Any]
+    inputs: tuple[Input, ...]
+    files: tuple[File, ...]
+    statistics: dict[str, Any]
+    versions: dict[str, str]
+
+    def as_input(self) -> Input:
+        """This artifact as an input of another."""
+        return Input(asset=self.asset, partition=self.partition, identity=self.identity, digest=self.digest)
+
+
+def digest_files(files: Iterable[File], logs: Iterable[str] = ()) -> str:
+    """64 hexadecimal digits over the names and contents of `files`, without those named in `logs` (logs, times)."""
+    left_out = set(logs)
+    return _sha256(canonical_json(sorted([f.name, f.sha256] for f in files if f.name not in left_out)))
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

