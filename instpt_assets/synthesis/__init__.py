@@ -1,0 +1,1 @@
+"""Instruction synthesis: prompt format, chains, engine, parser and the pairs they give."""
