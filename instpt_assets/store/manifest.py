@@ -85,10 +85,13 @@ class Manifest(_Frozen):
         return Input(asset=self.asset, partition=self.partition, identity=self.identity, digest=self.digest)
 
 
-def digest_files(files: Iterable[File], logs: Iterable[str] = ()) -> str:
-    """64 hexadecimal digits over the names and contents of `files`, without those named in `logs` (logs, times)."""
-    left_out = set(logs)
-    return _sha256(canonical_json(sorted([f.name, f.sha256] for f in files if f.name not in left_out)))
+LOGS = "logs/"
+"""Files under this folder of an artifact (logs, times) are kept, but are no content."""
+
+
+def digest_files(files: Iterable[File]) -> str:
+    """64 hexadecimal digits over the names and contents of `files`, logs left out."""
+    return _sha256(canonical_json(sorted([f.name, f.sha256] for f in files if not f.name.startswith(LOGS))))
 
 
 def canonical_json(value: object) -> str:

@@ -35,12 +35,13 @@ class CommitConflict(StoreError):
 
 @dataclass
 class Draft:
-    """An artifact being written: files go into `folder` (local); they are committed together when the writer ends well."""
+    """An artifact being written: files go into `folder` (local); they are committed together when the writer ends well.
+
+    What lies under `folder/logs/` (logs, times) is kept, but is no content: it does not enter the digest.
+    """
 
     folder: Path
     statistics: dict[str, Any] = field(default_factory=dict)
-    logs: set[str] = field(default_factory=set)
-    """Names of files that are no content (logs, times): kept, but not part of the digest."""
 
 
 class Artifact:
@@ -210,13 +211,10 @@ class Store:
                 self.fs.put_file(str(path), f"{root}/{nonce}/{name}")
         if not files:
             raise StoreError(f"{spec.asset}/{spec.partition}: nothing was written")
-        unknown = draft.logs - {file.name for file in files}
-        if unknown:
-            raise StoreError(f"{spec.asset}/{spec.partition}: logs that were not written: {sorted(unknown)}")
         manifest = Manifest(
             **spec.model_dump(),
             identity=spec.identity,
-            digest=digest_files(files, draft.logs),
+            digest=digest_files(files),
             files=tuple(files),
             statistics=draft.statistics,
             versions=_versions(),

@@ -1,0 +1,77 @@
+"""What every worker shares: read the task, find or make its artifacts, report through Dagster Pipes.
+
+`python -m instpt_assets.workers.<stage>` is started by an asset (the task comes as Pipes extras) or by hand with the task's file as its
+only argument (messages are then printed). The store is the truth: messages carry progress only.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster_pipes import open_dagster_pipes
+from pydantic import BaseModel, ConfigDict
+
+from instpt_assets.recipe.execution import Execution
+from instpt_assets.store.manifest import Spec
+from instpt_assets.store.store import Artifact, Store, resolve
+
+Report = Callable[[Mapping[str, Any]], None]
+Inputs = Mapping[tuple[str, str], Artifact]
+Make = Callable[[Spec, Inputs, Execution, Path, Report], dict[str, Any]]
+
+
+class Task(BaseModel):
+    """What a worker is told: the artifacts to make, and how. The store's URL carries no secret; credentials come from the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    store: str
+    """URL of the store."""
+    execution: Execution
+    """The execution profile."""
+    jobs: tuple[Spec, ...]
+    """The artifacts to make, in order."""
+
+
+def run_task(body: Callable[[Task, Store, Report], None]) -> None:
+    """Run a worker's body on its task; an exception is reported as a `failed` message before it ends the process."""
+    if len(sys.argv) > 1:
+        _run(body, Path(sys.argv[1]).read_text(encoding="utf-8"), lambda message: print(json.dumps(dict(message)), flush=True))
+        return
+    with open_dagster_pipes() as pipes:
+        _run(body, json.dumps(dict(pipes.extras)), lambda message: pipes.report_custom_message(dict(message)))
+
+
+def _run(body: Callable[[Task, Store, Report], None], text: str, report: Report) -> None:
+    try:
+        task = Task.model_validate_json(text)
+        body(task, Store(task.store), report)
+    except Exception as error:
+        report({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
+        raise
+
+
+def run_worker(make: Make) -> None:
+    """Make each of the task's artifacts that the store lacks, one after another, and report each as it is committed."""
+
+    def body(task: Task, store: Store, report: Report) -> None:
+        for spec in task.jobs:
+            start = time.monotonic()
+            reused = store.find(spec) is not None
+            if not reused:
+                label = {"asset": spec.asset, "partition": spec.partition}
+                with store.write(spec) as draft:
+                    inputs = resolve(store, spec.inputs)
+                    draft.statistics |= make(spec, inputs, task.execution, draft.folder, lambda m, label=label: report({"kind": "progress", **label, **m}))  # type: ignore[misc]
+                    draft.statistics["seconds"] = round(time.monotonic() - start, 3)
+            report_committed(report, spec, reused=reused)
+
+    run_task(body)
+
+
+def report_committed(report: Report, spec: Spec, *, reused: bool) -> None:
+    """Tell that an artifact is in the store (`reused`: that it was there before)."""
+    report({"kind": "committed", "asset": spec.asset, "partition": spec.partition, "identity": spec.identity, "reused": reused})
