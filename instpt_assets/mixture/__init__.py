@@ -1,0 +1,1 @@
+"""From texts to training sequences: tokenizer, tokenized shards, mixtures and packing."""

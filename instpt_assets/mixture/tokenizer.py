@@ -1,0 +1,184 @@
+"""The tokenizer as a Hugging Face folder: train one, copy a base model's, load one to encode plain text.
+
+Text is data, never control: `load_encoder` encodes what looks like a special token (`</s>` in a passage) as the ordinary
+characters it is made of, and adds no token of its own. Callers place BOS, EOS and markers by id.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FOLDER = "tokenizer"
+"""Name of the Hugging Face folder inside the artifact."""
+
+_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer that takes text as plain text, and the ids that callers place themselves."""
+
+    tokenizer: "Tokenizer"
+    eos_id: int
+    """Ends every row."""
+    vocab_size: int
+    """Largest id + 1, added tokens included."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without any special token."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, out: Path, special_tokens: Sequence[str] = ("<pad>", "<s>", "</s>")
+) -> dict[str, Any]:
+    """Train a byte-level BPE (no prefix space, GPT-2's pre-tokenization) and write `out/tokenizer/`.
+
+    The same texts in the same or another order give the same bytes, however many threads take part.
+
+    Args:
+        texts: training texts, consumed once.
+        vocab_size: tokens in all, the 256 bytes and `special_tokens` included.
+        out: the artifact's folder.
+        special_tokens: padding, BOS and EOS token, in this order; they get ids 0, 1, 2.
+
+    Returns:
+        Statistics: num_texts, num_bytes (UTF-8), vocab_size (smaller than asked for if the texts hold too few merges), seconds.
+
+    Raises:
+        ValueError: there is no text, `special_tokens` are not three different ones, or `vocab_size` cannot hold them and the bytes.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if len(set(special_tokens)) != 3:
+        raise ValueError(f"special_tokens must be a padding, a BOS and an EOS token, all different, not {tuple(special_tokens)}")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(alphabet) + len(special_tokens):
+        raise ValueError(f"vocab_size {vocab_size} is too small for {len(alphabet)} bytes and {len(special_tokens)} special tokens")
+    started = monotonic()
+    counts = {"num_texts": 0, "num_bytes": 0}
+
+    def counted() -> Iterable[str]:
+        for text in texts:
+            counts["num_texts"] += 1
+            counts["num_bytes"] += len(text.encode())
+            yield text
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(special_tokens),
+        initial_alphabet=alphabet,
+        max_token_length=32,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(counted(), trainer)
+    if not counts["num_texts"]:
+        raise ValueError("there is no text to train the tokenizer on")
+    folder = out / FOLDER
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    pad, bos, eos = special_tokens
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": pad,
+        "bos_token": bos,
+        "eos_token": eos,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return {**counts, "vocab_size": tokenizer.get_vocab_size(), "seconds": monotonic() - started}
+
+
+def add_markers(folder: Path, markers: Sequence[str], *, lstrip: bool = False) -> dict[str, int]:
+    """Add special tokens behind the vocabulary of a tokenizer folder, in place.
+
+    Args:
+        folder: the Hugging Face folder.
+        markers: texts of the new tokens; one that is a token already keeps its id.
+        lstrip: whether a marker swallows the white space in front of it, so that ` <ANS>` and `<ANS>` are one token.
+
+    Returns:
+        The id of each marker.
+    """
+    from tokenizers import AddedToken, Tokenizer
+
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_special_tokens([AddedToken(marker, lstrip=lstrip, normalized=False, special=True) for marker in markers])
+    tokenizer.save(str(path))
+    return {marker: tokenizer.token_to_id(marker) for marker in markers}
+
+
+def copy_tokenizer(model: str, *, out: Path, revision: str | None = None) -> dict[str, Any]:
+    """Write a base model's tokenizer to `out/tokenizer/`, for continual pre-training.
+
+    Args:
+        model: a local Hugging Face folder, or a name on the Hub.
+        out: the artifact's folder.
+        revision: of the Hub: branch, tag or commit; its main branch by default.
+
+    Returns:
+        Statistics: vocab_size, files.
+
+    Raises:
+        ValueError: the model has no tokenizer.json, or its configuration names no EOS token.
+    """
+    folder = out / FOLDER
+    folder.mkdir(parents=True)
+    source = Path(model).expanduser()
+    for name in ("tokenizer.json", *_FILES):
+        path = source / name if source.is_dir() else _download(model, name, revision)
+        if path is not None and path.is_file():
+            shutil.copyfile(path, folder / name)
+        elif name == "tokenizer.json":
+            raise ValueError(f"the model {model!r} has no tokenizer.json: convert its tokenizer to the fast format first")
+    return {"vocab_size": load_encoder(folder).vocab_size, "files": sorted(path.name for path in folder.iterdir())}
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """Load a tokenizer folder for encoding plain text; what looks like a special token stays text.
+
+    Raises:
+        ValueError: the folder names no EOS token, or one that its vocabulary lacks.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    eos = _special_token(folder, "eos_token")
+    eos_id = None if eos is None else tokenizer.token_to_id(eos)
+    if eos_id is None:
+        raise ValueError(f"{folder} names no EOS token that its vocabulary holds (eos_token: {eos!r}); set it in tokenizer_config.json")
+    return Encoder(tokenizer=tokenizer, eos_id=eos_id, vocab_size=max(tokenizer.get_vocab().values()) + 1)
+
+
+def _special_token(folder: Path, name: str) -> str | None:
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / file
+        token = json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+        if token is not None:
+            return str(token["content"] if isinstance(token, dict) else token)
+    return None
+
+
+def _download(model: str, name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, name, revision=revision))
+    except EntryNotFoundError:
+        return None
