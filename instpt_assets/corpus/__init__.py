@@ -1,0 +1,1 @@
+"""Raw corpora: sources and formats, normalising, deduplication, cleaning, passages."""

@@ -1,0 +1,326 @@
+"""Docstrings as readable prose with their parameters: numpydoc, Google and Sphinx styles.
+
+The rules, in order:
+1. A first paragraph that is a call (`cross(input, other, *, dim=-1) -> Tensor`) is the signature, not prose.
+2. Sections are told by an underlined title or by a Google heading (`Args:`). Examples, See Also and References are left out.
+3. Parameter, return and exception sections become lines `name (type): description`.
+4. Doctests, literal blocks, tables and directives are dropped; of admonitions (`.. note::`) title and text stay.
+5. Lines of a paragraph are joined, list items stay lines of their own.
+6. Roles, double backticks, emphasis, links and escapes become the plain text that they show.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A documented parameter."""
+
+    name: str
+    type: str
+    """As documented, else as annotated; empty if neither."""
+    default: str | None
+    """As in the signature, else as documented; None if there is none."""
+    description: str
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """What a docstring says."""
+
+    signature: str
+    """`(input, other, *, dim=-1)` if the docstring begins with one, else empty."""
+    summary: str
+    """First sentence."""
+    prose: str
+    """Paragraphs separated by blank lines."""
+    parameters: tuple[Parameter, ...]
+    returns: str | None
+    """Description of what is returned, else its type."""
+
+
+_PARAMETERS = {"parameters", "other parameters", "args", "arguments", "keyword args", "keyword arguments", "kwargs"}
+_RETURNS = {"returns", "return", "yields"}
+_ENTRIES = _PARAMETERS | _RETURNS | {"raises", "warns", "attributes"}
+_LEFT_OUT = {"example", "examples", "example usage", "see also", "references", "methods"}
+_PLAIN = {"note", "notes", "warning", "warnings", "shape", "inputs", "outputs"}
+_UNDERLINE = re.compile(r"([-=~^\"*#+])\1{2,}\s*$")
+_GOOGLE = re.compile(rf"({'|'.join(sorted(_ENTRIES | _LEFT_OUT | _PLAIN, key=len, reverse=True))})\s*::?\s*$", re.IGNORECASE)
+_FIELD = re.compile(r":(param|parameter|arg|keyword|kwarg|type|returns?|rtype|raises?)\b\s*([^:]*):\s*(.*)$")
+_CALL = re.compile(r"[\w.]+(\(.*\))\s*(?:->\s*(.+))?$", re.DOTALL)
+_NAMES = r"\*{0,2}\w[\w.]*(?:\s*,\s*\*{0,2}\w[\w.]*)*"
+_NUMPY_ENTRY = re.compile(rf"({_NAMES})\s*(?::\s*(.*))?$")
+_GOOGLE_ENTRY = re.compile(rf"({_NAMES})\s*(?:\(((?:[^()]|\([^()]*\))*)\))?\s*:(?!\S)\s*(.*)$")
+_DEFAULT = re.compile(r"\b[Dd]efaults?\s*(?:value\s*)?(?:is\s|are\s|to\s|[:=])?\s*((?:'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|[^\s,;)])+)")
+
+
+def read_docstring(text: str, *, indented_code: bool = False) -> Docstring:
+    """Prose and parameters of a docstring, by the rules above.
+
+    Args:
+        text: the docstring as in the source.
+        indented_code: whether an indented block after a line that ends in a colon is code (rendered documentation).
+    """
+    lines = inspect.cleandoc(text).expandtabs(8).splitlines()
+    signature, result_type, lines = _split_signature(lines)
+    paragraphs: list[str] = []
+    parameters: list[Parameter] = []
+    returns: str | None = None
+    lead = ""
+    for title, body in _sections(lines):
+        name = title.lower()
+        if name in _LEFT_OUT:
+            continue
+        if name in _ENTRIES:
+            entries = list(_entries(body, returned=name in _RETURNS))
+            if entries:
+                paragraphs.append("\n".join([f"{title}:", *(_render(entry) for entry in entries)]))
+            if name in _PARAMETERS:
+                parameters += [parameter for entry in entries for parameter in _split_names(entry)]
+            elif name in _RETURNS and entries and returns is None:
+                returns = entries[0].description or entries[0].type or None
+            continue
+        body, fields = _take_fields(body)
+        prose = plain(body, indented_code=indented_code)
+        lead = lead or (prose[0] if prose else "")
+        paragraphs += ([f"{title}:"] if title and prose else []) + prose
+        if fields.parameters:
+            paragraphs.append("\n".join(["Parameters:", *(_render(parameter) for parameter in fields.parameters)]))
+            parameters += fields.parameters
+        if fields.returns:
+            returns = returns or fields.returns
+            paragraphs.append(f"Returns:\n{fields.returns}")
+    summary = re.split(r"(?<=[.!?])\s+(?=[A-Z])", lead.split("\n")[0], maxsplit=1)[0]
+    return Docstring(signature, summary, "\n\n".join(paragraphs), tuple(parameters), returns or (inline(result_type) or None))
+
+
+def plain(lines: list[str], *, indented_code: bool = False) -> list[str]:
+    """Paragraphs of reStructuredText without code, directives and tables; wrapped lines are joined."""
+    paragraphs = [_join(block) for block in _blocks(_without_code(lines, indented_code))]
+    return [paragraph for paragraph in map(inline, paragraphs) if paragraph]
+
+
+_INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r":[\w:+-]+:`([^`<]*[^`<\s])\s*<[^`>]*>`"), r"\1"),  # :role:`text <target>`
+    (re.compile(r":[\w:+-]+:`[~!]?(?:[\w.]+\.)?([^`]*)`"), r"\1"),  # :role:`~package.name`
+    (re.compile(r"``(.+?)``", re.DOTALL), r"\1"),
+    (re.compile(r"`([^`<]*[^`<\s])\s*<[^`>]*>`_{1,2}"), r"\1"),  # `text <url>`_
+    (re.compile(r"`([^`\n]+)`_{0,2}"), r"\1"),
+    (re.compile(r"(?<![\w*])\*\*([^\s*](?:[^*\n]*[^\s*])?)\*\*(?![\w*])"), r"\1"),
+    (re.compile(r"(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?![\w*])"), r"\1"),
+    (re.compile(r"\s*\[\d+\]_"), ""),  # footnote marks
+    (re.compile(r"\|(\w[\w ]*)\|_?"), r"\1"),
+    (re.compile(r"\\ "), ""),
+    (re.compile(r"\\([*_`|])"), r"\1"),
+    (re.compile(r"[ \t]{2,}"), " "),
+)
+
+
+def inline(text: str) -> str:
+    """Inline markup as the plain text that it shows."""
+    for pattern, shown in _INLINE:
+        text = pattern.sub(shown, text)
+    return text.strip()
+
+
+def _split_signature(lines: list[str]) -> tuple[str, str, list[str]]:
+    end = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
+    call = _CALL.match(" ".join(line.strip().rstrip("\\") for line in lines[:end]))
+    if call is None or call[1].count("(") != call[1].count(")"):
+        return "", "", lines
+    return " ".join(call[1].split()), call[2] or "", lines[end:]
+
+
+def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    title, body, google = "", [], False
+    i = 0
+    while i < len(lines):
+        line = lines[i]
+        following = next((other for other in lines[i + 1 :] if other.strip()), "")
+        underlined = line.strip() and i + 1 < len(lines) and _UNDERLINE.match(lines[i + 1].strip()) and not _indent(line)
+        heading = _GOOGLE.match(line)
+        if underlined or (heading and _indent(following)):
+            yield title, body
+            title, body, google = (line.strip(), [], False) if underlined else (heading[1].capitalize(), [], True)  # type: ignore[index]
+            i += 2 if underlined else 1
+            continue
+        if google and line.strip() and not _indent(line):
+            yield title, body
+            title, body, google = "", [], False
+        body.append(line)
+        i += 1
+    yield title, body
+
+
+def _entries(lines: list[str], *, returned: bool) -> Iterator[Parameter]:
+    """The entries of a parameter-like section; `returned` allows a bare type or sentence in place of a name."""
+    lines = inspect.cleandoc("\n".join(["", *lines])).splitlines()
+    numpy_style = not any(_GOOGLE_ENTRY.match(line) and not _NUMPY_ENTRY.match(line) for line in lines if not _indent(line))
+    group: list[str] = []
+    for line in [*lines, "end"]:
+        if group and (line == "end" or (line.strip() and not _indent(line))):
+            yield from _entry(group, numpy_style=numpy_style, returned=returned)
+            group = []
+        if group or line.strip():
+            group.append(line)
+
+
+def _entry(group: list[str], *, numpy_style: bool, returned: bool) -> Iterator[Parameter]:
+    head, rest = group[0].strip(), inspect.cleandoc("\n".join(["", *group[1:]])).splitlines()
+    match = (_NUMPY_ENTRY if numpy_style else _GOOGLE_ENTRY).match(head)
+    if match is None:
+        if returned:
+            described = " ".join(plain(rest if numpy_style and rest else group)).replace("\n", " ")
+            yield Parameter("", inline(head) if numpy_style and rest else "", None, described)
+        return
+    type_text = match[2] or ""
+    first = [] if numpy_style else [match[3]]
+    description = " ".join(plain([*first, *rest])).replace("\n", " ")
+    kind, default = split_default(inline(type_text))
+    if default is None and (found := _DEFAULT.search(description)):
+        default = found[1].rstrip(".:")
+    yield Parameter(inline(match[1]), kind, default, description)
+
+
+def split_default(type_text: str) -> tuple[str, str | None]:
+    """A type as documented without `optional` and `default: x`, and that default."""
+    found = _DEFAULT.search(type_text)
+    default = found[1].rstrip(".") if found else None
+    kept = re.sub(r"[,;]?\s*\(?\boptional\b\)?", "", _DEFAULT.sub("", type_text))
+    return kept.strip(" ,;."), default
+
+
+def _split_names(entry: Parameter) -> list[Parameter]:
+    names = [name.strip().lstrip("*") for name in entry.name.split(",")]
+    return [Parameter(name, entry.type, entry.default, entry.description) for name in names if name]
+
+
+def _render(entry: Parameter) -> str:
+    default = f"default {entry.default}" if entry.default is not None and entry.default not in entry.description else ""
+    inside = ", ".join(part for part in (entry.type, default) if part)
+    head = f"{entry.name} ({inside})" if entry.name and inside else entry.name or inside
+    return f"{head}: {entry.description}" if head and entry.description else head or entry.description
+
+
+@dataclass
+class _Fields:
+    parameters: list[Parameter]
+    returns: str | None
+
+
+def _take_fields(lines: list[str]) -> tuple[list[str], _Fields]:
+    """Sphinx fields (`:param x: …`) taken out of the lines."""
+    kept: list[str] = []
+    found: list[tuple[str, str, list[str]]] = []
+    inside = False
+    for line in lines:
+        match = _FIELD.match(line.strip())
+        if match:
+            found.append((match[1], match[2].strip(), [match[3]]))
+            inside = True
+        elif inside and (_indent(line) or not line.strip()):
+            found[-1][2].append(line)
+        else:
+            inside = False
+            kept.append(line)
+    if not found:
+        return lines, _Fields([], None)
+    types = {name: " ".join(plain(text)) for kind, name, text in found if kind == "type"}
+    fields = _Fields([], None)
+    for kind, name, text in found:
+        description = " ".join(plain([text[0], *inspect.cleandoc("\n".join(["", *text[1:]])).splitlines()])).replace("\n", " ")
+        if kind in {"param", "parameter", "arg", "keyword", "kwarg"} and name:
+            *type_words, last = name.split()
+            stated, default = split_default(types.get(last, " ".join(type_words)))
+            if default is None and (match := _DEFAULT.search(description)):
+                default = match[1].rstrip(".:")
+            fields.parameters.append(Parameter(last.lstrip("*\\"), stated, default, description))
+        elif kind in {"return", "returns"} and description:
+            fields.returns = description
+    return kept, fields
+
+
+_DIRECTIVE = re.compile(r"\s*\.\.\s+([\w:+-]+?)::\s*(.*)$")
+_ADMONITIONS = {"note", "warning", "important", "tip", "caution", "attention", "hint", "danger"}
+_RULER = re.compile(r"\s*(?:[=-]{2,}(?:\s+[=-]{2,})+|\+[-=+]{3,}\+?)\s*$")
+_BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,2}[.)]|\([a-z]\))\s+")
+
+
+def _without_code(lines: list[str], indented_code: bool) -> list[str]:
+    kept: list[str] = []
+    i = 0
+    while i < len(lines):
+        line = lines[i]
+        stripped = line.strip()
+        directive = _DIRECTIVE.match(line)
+        if directive or stripped.startswith(".. ") or stripped == "..":
+            end = _end_of_block(lines, i)
+            if directive and directive[1] in _ADMONITIONS:
+                body = inspect.cleandoc("\n".join(["", *lines[i + 1 : end]])).splitlines()
+                title = f"{directive[1].capitalize()}: "
+                kept += ["", *_without_code([title + directive[2], *body] if directive[2] else _prefixed(title, body), indented_code), ""]
+            i = end
+        elif stripped.startswith(">>>"):
+            while i < len(lines) and lines[i].strip():
+                i += 1
+        elif stripped.startswith("```"):
+            i = next((j + 1 for j in range(i + 1, len(lines)) if lines[j].strip().startswith("```")), len(lines))
+        elif stripped.endswith("::") or (indented_code and stripped.endswith(":") and _opens_block(lines, i)):
+            text = stripped.rstrip(":").rstrip()
+            kept += [line[: _indent(line)] + text + ":"] if text else []
+            i = _end_of_block(lines, i)
+        else:
+            kept += [] if _UNDERLINE.match(stripped) or "::=" in line else [line]
+            i += 1
+    return kept
+
+
+def _prefixed(title: str, body: list[str]) -> list[str]:
+    start = next((i for i, line in enumerate(body) if line.strip()), len(body))
+    return [title + body[start], *body[start + 1 :]] if start < len(body) else []
+
+
+def _opens_block(lines: list[str], i: int) -> bool:
+    return i + 2 < len(lines) and not lines[i + 1].strip() and _indent(lines[i + 2]) > _indent(lines[i])
+
+
+def _end_of_block(lines: list[str], i: int) -> int:
+    """Index of the first line after `i` that is not blank and not indented deeper than line `i`."""
+    base = _indent(lines[i])
+    return next((j for j in range(i + 1, len(lines)) if lines[j].strip() and _indent(lines[j]) <= base), len(lines))
+
+
+def _blocks(lines: list[str]) -> Iterator[list[str]]:
+    block: list[str] = []
+    for line in [*lines, ""]:
+        if line.strip():
+            block.append(line)
+        elif block:
+            if not any(_RULER.match(row) for row in block):
+                yield block
+            block = []
+
+
+def _join(block: list[str]) -> str:
+    """One paragraph: wrapped lines joined, list items on their own lines, `term` + indented definition as `term: definition`."""
+    items: list[str] = []
+    bullets = False
+    for index, line in enumerate(block):
+        text = line.strip()
+        if not items or _BULLET.match(line):
+            items.append(text)
+            bullets = bullets or bool(_BULLET.match(line))
+        elif bullets and _indent(line) == 0 and _indent(block[index - 1]) > 0:
+            items.append(text)
+        elif not bullets and _indent(line) > _indent(block[index - 1]) and not items[-1].endswith((":", ",")) and len(items[-1]) < 60:
+            items[-1] += f": {text}"
+        else:
+            items[-1] += text if re.search(r"\w-$", items[-1]) else f" {text}"
+    return "\n".join(items)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -1,0 +1,192 @@
+"""Documentation of what is installed beside this Python as documents: the source `pydoc://<set>`.
+
+Sets: `topics` (the language reference that `help()` shows), `stdlib` (the standard library's docstrings), or the name of an installed
+top-level package. Sources are read, never imported. The query: `include` and `exclude` (dotted prefixes of public names, separated by
+commas), `shards` (how many; not used here).
+"""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from instpt_assets.corpus.docstrings import Docstring, Parameter, read_docstring, split_default
+from instpt_assets.corpus.packages import Found, Kind, Package, module_files
+
+__all__ = ["DocumentationUrl", "DocumentedObject", "Parameter", "documentation_digest", "read_documentation"]
+
+MIN_PROSE = 100
+"""Characters of prose from which an object is a document."""
+
+
+@dataclass(frozen=True)
+class DocumentedObject:
+    """One documented module, class, function, method or topic."""
+
+    name: str
+    """Dotted public name, e.g. `numpy.linalg.solve`."""
+    kind: Kind
+    summary: str
+    """First sentence of the docstring."""
+    prose: str
+    """The docstring as readable prose (rules: `docstrings`)."""
+    parameters: tuple[Parameter, ...]
+    returns: str | None
+    signature: str = ""
+    """`(a, b=1)` where known, else empty."""
+
+    @property
+    def text(self) -> str:
+        """Title and prose: a document of `raw_corpus`."""
+        title = self.name.replace("_", " ").replace("-", " ").capitalize() if self.kind == "topic" else self.name
+        return f"{title}{self.signature}\n\n{self.prose}"
+
+
+@dataclass(frozen=True)
+class DocumentationUrl:
+    """A parsed `pydoc://<set>?include=…&exclude=…&shards=…`."""
+
+    set: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    num_shards: int
+
+    @classmethod
+    def parse(cls, url: str) -> "DocumentationUrl":
+        """Parse and check the URL.
+
+        Raises:
+            ValueError: it is no `pydoc://` URL, has an unknown query field, or `shards` is no positive number.
+        """
+        parts = urlsplit(url)
+        query = parse_qs(parts.query, keep_blank_values=True)
+        unknown = sorted(set(query) - {"include", "exclude", "shards"})
+        if parts.scheme != "pydoc" or not parts.netloc or parts.path.strip("/") or unknown:
+            wrong = f"unknown query field {', '.join(unknown)}" if unknown else "write pydoc://<set>?include=…&exclude=…&shards=…"
+            raise ValueError(f"source '{url}': {wrong}")
+        shards = query.get("shards", ["1"])[-1]
+        if not shards.isdecimal() or int(shards) < 1:
+            raise ValueError(f"source '{url}': shards is '{shards}', not a positive number")
+        include, exclude = (tuple(sorted(p for v in query.get(k, []) for p in v.split(",") if p)) for k in ("include", "exclude"))
+        return cls(parts.netloc, include, exclude, int(shards))
+
+    def selects(self, name: str) -> bool:
+        """Whether an object of that name is asked for; in `stdlib` and elsewhere a prefix ends at a dot."""
+
+        def under(prefixes: tuple[str, ...]) -> bool:
+            return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+        return (not self.include or under(self.include)) and not under(self.exclude)
+
+
+def read_documentation(url: str) -> Iterator[DocumentedObject]:
+    """The documented objects of a set, sorted by name, each distinct prose once.
+
+    Equal docstrings are told over the whole set before `include` and `exclude` apply, so that what one URL includes and another
+    excludes never meets.
+
+    Args:
+        url: `pydoc://<set>?include=a.b,c&exclude=d`.
+
+    Raises:
+        ValueError: the URL is wrong, or the set is not installed; the message says what is.
+    """
+    wanted = DocumentationUrl.parse(url)
+    seen: set[str] = set()
+    for document in _topics() if wanted.set == "topics" else _package(wanted.set):
+        if len(document.prose) >= MIN_PROSE and document.prose not in seen:
+            seen.add(document.prose)
+            if wanted.selects(document.name):
+                yield document
+
+
+def documentation_digest(url: str) -> str:
+    """64 hexadecimal digits over the URL (without `shards`) and the version of what it documents; reads no documentation.
+
+    Raises:
+        ValueError: as `read_documentation`.
+    """
+    wanted = DocumentationUrl.parse(url)
+    if wanted.set in ("topics", "stdlib"):
+        made_from = "python " + ".".join(map(str, sys.version_info[:3]))
+    else:
+        _root(wanted.set)
+        made_from = " ".join(f"{name} {version(name)}" for name in sorted(set(packages_distributions()[wanted.set])))
+    return hashlib.sha256(f"{wanted.set}\n{wanted.include}\n{wanted.exclude}\n{made_from}".encode()).hexdigest()
+
+
+def _topics() -> Iterator[DocumentedObject]:
+    spec = importlib.util.find_spec("pydoc_data")
+    folder = Path((spec.submodule_search_locations or [""])[0] if spec else "")
+    tree = ast.parse((folder / "topics.py").read_bytes())
+    topics: dict[str, str] = next(ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))
+    for name in sorted(topics):
+        read = read_docstring(topics[name], indented_code=True)
+        yield DocumentedObject(name, "topic", read.summary, read.prose, (), None)
+
+
+def _package(name: str) -> Iterator[DocumentedObject]:
+    if name == "stdlib":
+        folder = Path(sysconfig.get_paths()["stdlib"])
+        tops = sorted(top for top in sys.stdlib_module_names if not top.startswith("_") and top not in _NO_LIBRARY)
+        roots = {top: folder / top if (folder / top).is_dir() else folder / f"{top}.py" for top in tops}
+    else:
+        roots = {name: _root(name)}
+    files: dict[str, Path] = {}
+    for top, root in roots.items():
+        if root.exists():
+            files |= module_files(root, top)
+    for found in Package(files).documented():
+        yield _document(found, read_docstring(found.docstring))
+
+
+_NO_LIBRARY = {"test", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "this", "antigravity"}
+
+
+def _document(found: Found, read: Docstring) -> DocumentedObject:
+    signature = found.signature or read.signature
+    defaults = found.defaults or _stated_defaults(read.signature)
+    parameters = tuple(
+        Parameter(
+            parameter.name,
+            parameter.type or split_default(found.annotations.get(parameter.name, ""))[0],
+            defaults.get(parameter.name, parameter.default),
+            parameter.description,
+        )
+        for parameter in read.parameters
+    )
+    return DocumentedObject(found.name, found.kind, read.summary, read.prose, parameters, read.returns, signature)
+
+
+def _stated_defaults(signature: str) -> dict[str, str]:
+    """Defaults of a signature that stands in a docstring; none where it is not Python."""
+    try:
+        tree = ast.parse(f"def f{signature}: ...") if signature else ast.Module([], [])
+    except SyntaxError:
+        return {}
+    if not tree.body or not isinstance(node := tree.body[0], ast.FunctionDef):
+        return {}
+    positional = [*node.args.posonlyargs, *node.args.args]
+    pairs = [*zip(reversed(positional), reversed(node.args.defaults), strict=False), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    return {argument.arg: ast.unparse(value) for argument, value in pairs if value is not None}
+
+
+def _root(name: str) -> Path:
+    """Folder or file of an installed top-level package, found without executing it.
+
+    Raises:
+        ValueError: it is not installed, or has no Python source.
+    """
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is not None and spec.submodule_search_locations:
+        return Path(list(spec.submodule_search_locations)[0])
+    if spec is not None and spec.origin and spec.origin.endswith(".py"):
+        return Path(spec.origin)
+    installed = sorted(top for top in packages_distributions() if not top.startswith("_") and top.isidentifier())
+    raise ValueError(f"pydoc://{name}: no such documentation; sets: topics, stdlib, or an installed package: {', '.join(installed)}")
