@@ -61,18 +61,23 @@ class Artifact:
         """Names of its files, without the writer's nonce."""
         return [file.name for file in self.manifest.files]
 
-    def local(self, *, verify: bool = True) -> Path:
+    def local(self) -> Path:
         """A local folder with the artifact's files under their names: the store's own folder, or (S3) a cached copy.
 
         Raises:
             StoreError: a file is missing or its bytes are not those that were committed.
         """
-        return self.store.fetch(self, verify=verify)
+        for file in self.manifest.files:
+            self.store.fetch(self, file)
+        return self.store.local_folder(self)
+
+    def file(self, name: str) -> Path:
+        """The local path of one file; see `local`."""
+        return self.store.fetch(self, next(file for file in self.manifest.files if file.name == name))
 
     def tables(self, stem: str = "data") -> list[Path]:
         """Local paths of the Parquet parts `<stem>-*.parquet`, in order."""
-        folder = self.local()
-        return [folder / n for n in sorted(self.names) if n.startswith(f"{stem}-") and n.endswith(".parquet")]
+        return [self.file(name) for name in sorted(self.names) if name.startswith(f"{stem}-") and name.endswith(".parquet")]
 
 
 class Store:
@@ -235,41 +240,41 @@ class Store:
 
     # Local copies
 
-    def fetch(self, artifact: Artifact, *, verify: bool) -> Path:
-        """See `Artifact.local`."""
+    def local_folder(self, artifact: Artifact) -> Path:
+        """Where the artifact's files lie, or will lie, on this machine."""
         manifest = artifact.manifest
-        nonces = {file.path.split("/", 1)[0] for file in manifest.files}
-        if len(nonces) != 1:
-            raise StoreError(f"{artifact.root}/manifest.json names files of {len(nonces)} writers; delete the folder and materialize again")
-        nonce = nonces.pop()
-        folder = Path(artifact.root, nonce) if self.is_local else cache_folder() / manifest.asset / manifest.partition / manifest.identity / nonce
-        if not self.is_local:
-            for file in manifest.files:
-                target = Path(folder, file.name)
-                if target.exists() and target.stat().st_size == file.bytes:
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-                try:
-                    self.fs.get_file(f"{artifact.root}/{file.path}", str(temporary))
-                    os.replace(temporary, target)
-                except FileNotFoundError as error:
-                    raise self._damaged(artifact, file, "is missing") from error
-                finally:
-                    temporary.unlink(missing_ok=True)
-        for file in manifest.files:
-            path = Path(folder, file.name)
-            if not path.exists():
-                raise self._damaged(artifact, file, "is missing")
-            stat = path.stat()
-            if stat.st_size != file.bytes:
-                raise self._damaged(artifact, file, f"has {stat.st_size} bytes, not {file.bytes}")
-            seen = (str(path), stat.st_mtime_ns, file.sha256)
-            if verify and seen not in _VERIFIED:
-                if file_sha256(path) != file.sha256:
-                    raise self._damaged(artifact, file, "has other content than was committed")
-                _VERIFIED.add(seen)
-        return folder
+        nonce = manifest.files[0].path.split("/", 1)[0]
+        root = Path(artifact.root) if self.is_local else cache_folder() / manifest.asset / manifest.partition / manifest.identity
+        return root / nonce
+
+    def fetch(self, artifact: Artifact, file: File) -> Path:
+        """One file on this machine, downloaded if need be, its bytes checked once a process.
+
+        Raises:
+            StoreError: it is missing or its bytes are not those that were committed.
+        """
+        path = self.local_folder(artifact) / file.name
+        if not self.is_local and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            try:
+                self.fs.get_file(f"{artifact.root}/{file.path}", str(temporary))
+                os.replace(temporary, path)
+            except FileNotFoundError as error:
+                raise self._damaged(artifact, file, "is missing") from error
+            finally:
+                temporary.unlink(missing_ok=True)
+        if not path.exists():
+            raise self._damaged(artifact, file, "is missing")
+        stat = path.stat()
+        seen = (str(path), stat.st_mtime_ns, file.sha256)
+        if seen not in _VERIFIED:
+            if stat.st_size != file.bytes or file_sha256(path) != file.sha256:
+                if not self.is_local:
+                    path.unlink()
+                raise self._damaged(artifact, file, "has other content than was committed")
+            _VERIFIED.add(seen)
+        return path
 
     def _damaged(self, artifact: Artifact, file: File, what: str) -> StoreError:
         return StoreError(f"{artifact.root}/{file.path} {what}: delete {artifact.root} and materialize {artifact.manifest.asset} again")

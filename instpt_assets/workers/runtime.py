@@ -6,7 +6,6 @@ only argument (messages are then printed). The store is the truth: messages carr
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from dagster_pipes import open_dagster_pipes
 from pydantic import BaseModel, ConfigDict
 
 from instpt_assets.recipe.execution import Execution
+from instpt_assets.store.making import Inputs, find_or_make
 from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import Artifact, Store, resolve
+from instpt_assets.store.store import Store
 
 Report = Callable[[Mapping[str, Any]], None]
-Inputs = Mapping[tuple[str, str], Artifact]
 Make = Callable[[Spec, Inputs, Execution, Path, Report], dict[str, Any]]
 
 
@@ -58,16 +57,13 @@ def run_worker(make: Make) -> None:
     """Make each of the task's artifacts that the store lacks, one after another, and report each as it is committed."""
 
     def body(task: Task, store: Store, report: Report) -> None:
-        for spec in task.jobs:
-            start = time.monotonic()
-            reused = store.find(spec) is not None
-            if not reused:
-                label = {"asset": spec.asset, "partition": spec.partition}
-                with store.write(spec) as draft:
-                    inputs = resolve(store, spec.inputs)
-                    draft.statistics |= make(spec, inputs, task.execution, draft.folder, lambda m, label=label: report({"kind": "progress", **label, **m}))  # type: ignore[misc]
-                    draft.statistics["seconds"] = round(time.monotonic() - start, 3)
-            report_committed(report, spec, reused=reused)
+        for job in task.jobs:
+
+            def build(spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:
+                label = {"kind": "progress", "asset": spec.asset, "partition": spec.partition}
+                return make(spec, inputs, task.execution, out, lambda message: report({**label, **message}))
+
+            report_committed(report, job, reused=find_or_make(store, job, build).reused)
 
     run_task(body)
 

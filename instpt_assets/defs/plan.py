@@ -1,0 +1,256 @@
+"""What each artifact would be made from right now: the one place that knows identities of the whole graph.
+
+An asset asks for its spec before it works, the schedule and the command line to see what is missing or stale.
+"""
+
+from collections.abc import Iterable
+from functools import cache, cached_property
+from typing import Any, TypeVar
+
+from instpt_assets.corpus.documentation import documentation_digest
+from instpt_assets.corpus.shards import Shard, list_shards, shard_digest, source_digest
+from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.store.store import Artifact, Store, source_input
+
+CODE_VERSIONS = {
+    "raw_corpus": 1,
+    "document_signatures": 1,
+    "duplicate_documents": 1,
+    "clean_corpus": 1,
+    "tuning_collection": 1,
+    "instruction_synthesizer": 1,
+    "synthesizer_quality": 1,
+    "instruction_pairs": 1,
+    "augmented_corpus": 1,
+    "corpus_quality": 1,
+    "tokenizer": 1,
+    "tokenized_raw": 1,
+    "tokenized_augmented": 1,
+    "tokenized_instructions": 1,
+    "tokenized_mixture": 1,
+    "pretrained_checkpoint": 1,
+    "instruction_tuned_checkpoint": 1,
+    "eval_scores": 1,
+    "instruction_tuned_eval_scores": 1,
+    "comparison_report": 1,
+}
+"""Raised by hand when a stage's output changes; golden outputs in the tests guard them."""
+
+SHARD_STAGES = ("raw_corpus", "document_signatures", "clean_corpus", "tokenized_raw")
+PAIR_SET_SHARD_STAGES = ("instruction_pairs", "augmented_corpus", "tokenized_augmented")
+
+
+Section = TypeVar("Section")
+
+
+class NotMaterialized(Exception):
+    """An input does not exist yet; the message says what to materialize first."""
+
+
+class Plan:
+    """Specs of the recipe's artifacts, resolved against the recipe's current artifacts in the store."""
+
+    def __init__(self, recipe: Recipe, store: Store) -> None:
+        self.recipe = recipe
+        self.store = store
+        self._shards_of = cache(lambda name: {shard.key: shard for shard in list_shards(name, recipe.corpora[name])})
+
+    def spec(self, asset: str, partition: str = "all") -> Spec:
+        """What the artifact of that asset key (as a path) and partition would be made from.
+
+        Raises:
+            NotMaterialized: an input is missing.
+        """
+        owner, _, stage = asset.rpartition("/")
+        method = getattr(self, f"_{stage}")
+        recipe, inputs = method(*([owner] if owner else []), *([partition] if partition != "all" else []))
+        return Spec(asset=asset, partition=partition, code_version=CODE_VERSIONS[stage], recipe=recipe, inputs=tuple(inputs))
+
+    def current(self, asset: str, partition: str = "all") -> Artifact:
+        """The recipe's current artifact.
+
+        Raises:
+            NotMaterialized: there is none.
+        """
+        artifact = self.store.current(self.recipe.name, asset, partition)
+        if artifact is None:
+            where = "" if partition == "all" else f", partition {partition},"
+            raise NotMaterialized(f"{asset}{where} is not materialized: materialize it first")
+        return artifact
+
+    def is_current(self, asset: str, partition: str = "all") -> bool:
+        """Whether the recipe's current artifact is what would be made now."""
+        artifact = self.store.current(self.recipe.name, asset, partition)
+        try:
+            return artifact is not None and artifact.manifest.identity == self.spec(asset, partition).identity
+        except NotMaterialized:
+            return False
+
+    # Shards
+
+    def available_shards(self) -> list[str]:
+        """Keys of all shards that lie behind the corpora's sources now."""
+        return [key for name in self.recipe.corpora for key in self._shards_of(name)]
+
+    @cached_property
+    def registered_shards(self) -> list[str]:
+        """Registered shards, in the order of their registration."""
+        return self.store.registered_shards(self.recipe.name)
+
+    def shard(self, key: str) -> Shard:
+        """The shard of that key.
+
+        Raises:
+            NotMaterialized: its file is gone, or the recipe has no such corpus.
+        """
+        corpus = key.split("--")[0]
+        found = self._shards_of(corpus).get(key) if corpus in self.recipe.corpora else None
+        if found is None:
+            raise NotMaterialized(f"shard {key}: nothing lies behind it in the recipe's corpora any more")
+        return found
+
+    def shard_is_current(self, key: str) -> bool:
+        """Whether everything that the recipe makes of this shard alone is in the store and up to date."""
+        assets = [*SHARD_STAGES, *(f"{name}/{stage}" for name in self.recipe.pair_sets for stage in PAIR_SET_SHARD_STAGES)]
+        return all(self.is_current(asset, key) for asset in assets)
+
+    def arm_shards(self, arm: str) -> list[str]:
+        """The shards that an arm takes; without those missing, where it allows that.
+
+        Raises:
+            NotMaterialized: some are missing.
+        """
+        wanted = list(self.recipe.arms[arm].shards or self.registered_shards)
+        missing = [key for key in wanted if self.store.current(self.recipe.name, "tokenized_raw", key) is None]
+        if missing and not self.recipe.arms[arm].allow_missing_shards:
+            raise NotMaterialized(
+                f"{arm}: {len(missing)} of {len(wanted)} shards are not tokenized yet ({', '.join(missing[:5])}…): "
+                "materialize them, pin the arm's shards, or set allow_missing_shards"
+            )
+        if len(missing) == len(wanted):
+            raise NotMaterialized(f"{arm}: no shard is tokenized yet")
+        return [key for key in wanted if key not in set(missing)]
+
+    # Recipe part and inputs of each stage; named after the stage
+
+    def _raw_corpus(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        shard = self.shard(key)
+        corpus = self.recipe.corpora[shard.corpus]
+        return {"name": shard.corpus, **corpus.hashed()}, [source_input(shard.url, shard_digest(shard))]
+
+    def _document_signatures(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        return self.recipe.deduplication.hashed(), self._inputs("raw_corpus", [key])
+
+    def _duplicate_documents(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        keys = [key for key in self.registered_shards if self.store.current(self.recipe.name, "document_signatures", key) is not None]
+        if not keys:
+            raise NotMaterialized("document_signatures: no shard is materialized yet")
+        return {**self.recipe.deduplication.hashed(), "order": keys}, self._inputs("document_signatures", keys)
+
+    def _clean_corpus(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        duplicates = self.current("duplicate_documents").manifest
+        own = next((file for file in duplicates.files if file.name == f"removed/{key}.parquet"), None)
+        if own is None:
+            raise NotMaterialized(f"duplicate_documents knows no shard {key}: materialize duplicate_documents again")
+        # Only this shard's own list counts, so that a new shard changes no other.
+        removed = Input(asset=duplicates.asset, partition="all", identity=duplicates.identity, digest=own.sha256)
+        return self.recipe.cleaning.hashed(), [*self._inputs("raw_corpus", [key]), removed]
+
+    def _tuning_collection(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        tuning = _given(self.recipe.tuning, "tuning")
+        return tuning.hashed(), [source_input(s.source, source_digest(s.source)) for s in tuning.sources.values()]
+
+    def _instruction_synthesizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        synthesizer = _given(self.recipe.synthesizer, "synthesizer")
+        return synthesizer.hashed(), [*self._inputs("tuning_collection"), *self._inputs("clean_corpus", synthesizer.pinned_shards)]
+
+    def _synthesizer_quality(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        return {}, [*self._inputs("tuning_collection"), *self._inputs("instruction_synthesizer")]
+
+    def _instruction_pairs(self, pair_set: str, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        return self.recipe.pair_sets[pair_set].hashed(), [*self._inputs("clean_corpus", [key]), *self._inputs("instruction_synthesizer")]
+
+    def _augmented_corpus(self, pair_set: str, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        # Licences and metadata come from clean_corpus.
+        return self.recipe.layouts.hashed(), [*self._inputs(f"{pair_set}/instruction_pairs", [key]), *self._inputs("clean_corpus", [key])]
+
+    def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        keys = [k for k in self.registered_shards if self.store.current(self.recipe.name, f"{pair_set}/augmented_corpus", k) is not None]
+        if not keys:
+            raise NotMaterialized(f"{pair_set}/augmented_corpus: no shard is materialized yet")
+        return {"seed": self.recipe.layouts.seed}, [
+            *self._inputs(f"{pair_set}/instruction_pairs", keys),
+            *self._inputs(f"{pair_set}/augmented_corpus", keys),
+        ]
+
+    def _tokenizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        return self.recipe.tokenizer.hashed(), self._inputs("clean_corpus", self.recipe.tokenizer.pinned_shards)
+
+    def _tokenized_raw(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        return {}, [*self._inputs("clean_corpus", [key]), *self._inputs("tokenizer")]
+
+    def _tokenized_augmented(self, pair_set: str, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        return {}, [*self._inputs(f"{pair_set}/augmented_corpus", [key]), *self._inputs("tokenizer")]
+
+    def _tokenized_instructions(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        inputs = self._inputs("tokenizer")
+        recipe: dict[str, Any] = {}
+        if self.recipe.tuning is not None:
+            recipe["layouts"] = self.recipe.layouts.hashed()
+            inputs += self._inputs("tuning_collection")
+        if self.recipe.general_instructions is not None:
+            general = self.recipe.general_instructions
+            recipe["general_instructions"] = general.hashed()
+            inputs.append(source_input(general.source, source_digest(general.source)))
+        return recipe, inputs
+
+    def _tokenized_mixture(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        part = self.recipe.arms[arm]
+        keys = self.arm_shards(arm)
+        recipe = {
+            "mixture": [component.hashed() for component in part.mixture],
+            "seed": seed,
+            "sequence_length": self.recipe.pretraining.sequence_length,
+            "token_budget": self.recipe.pretraining.optimization.token_budget,
+            "batch_tokens": self.recipe.pretraining.optimization.batch_tokens,
+        }
+        inputs = self._inputs("tokenized_raw", keys) if part.uses("corpus") else []
+        if part.pair_set is not None:
+            inputs += self._inputs(f"{part.pair_set}/tokenized_augmented", keys)
+        if part.uses("tuning") or part.uses("general"):
+            inputs += self._inputs("tokenized_instructions")
+        return recipe, inputs
+
+    def _pretrained_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        recipe = {"pretraining": self.recipe.pretraining.hashed(), "seed": seed}
+        return recipe, [*self._inputs(f"{arm}/tokenized_mixture", [seed]), *self._inputs("tokenizer")]
+
+    def _instruction_tuned_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        tuning = _given(self.recipe.instruction_tuning, "instruction_tuning")
+        recipe = {"instruction_tuning": tuning.hashed(), "seed": seed}
+        return recipe, [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._inputs("tokenized_instructions"), *self._inputs("tokenizer")]
+
+    def _eval_scores(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        return self.recipe.evaluation.hashed(), [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._held_out()]
+
+    def _instruction_tuned_eval_scores(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
+        return self.recipe.evaluation.hashed(), [*self._inputs(f"{arm}/instruction_tuned_checkpoint", [seed]), *self._held_out()]
+
+    def _comparison_report(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        stages = ["eval_scores", *(["instruction_tuned_eval_scores"] if self.recipe.instruction_tuning else [])]
+        inputs = [i for stage in stages for arm in self.recipe.arms for i in self._inputs(f"{arm}/{stage}", self.recipe.seeds)]
+        return {"arms": list(self.recipe.arms)}, inputs
+
+    def _held_out(self) -> list[Input]:
+        url = self.recipe.evaluation.held_out
+        return [] if url is None else [source_input(url, documentation_digest(url))]
+
+    def _inputs(self, asset: str, partitions: Iterable[str] = ("all",)) -> list[Input]:
+        return [self.current(asset, partition).manifest.as_input() for partition in partitions]
+
+
+def _given(section: Section | None, name: str) -> Section:
+    if section is None:
+        raise ValueError(f"the recipe has no section {name}")
+    return section

@@ -1,0 +1,127 @@
+"""Start a worker for an asset, pass on its progress, and make sure that nothing of it outlives the run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from instpt_assets.defs.project import Project
+from instpt_assets.store.making import Made
+from instpt_assets.store.manifest import Spec
+from instpt_assets.workers.runtime import Task
+
+POLL_SECONDS = 0.2
+END_SECONDS = 20.0
+"""How long a cancelled worker's supervisor may take; it kills after 5 s."""
+
+
+def make_in_worker(
+    context: dg.AssetExecutionContext,
+    project: Project,
+    stage: str,
+    specs: Sequence[Spec],
+    committed: Callable[[Spec, Made], None] = lambda spec, made: None,
+) -> dict[tuple[str, str], Made]:
+    """The artifacts of these identities: the store's, and what is missing made by one worker of that stage.
+
+    Args:
+        committed: called for each artifact as soon as it is in the store.
+
+    Returns:
+        Made artifacts by (asset, partition).
+
+    Raises:
+        dg.Failure: the worker failed; what it had committed stays and was reported through `committed`.
+    """
+    made: dict[tuple[str, str], Made] = {}
+
+    def done(spec: Spec, *, reused: bool) -> None:
+        artifact = project.store.find(spec)
+        if artifact is None:
+            raise dg.Failure(f"{spec.asset}/{spec.partition}: the worker reported it, but it is not in {project.store.url}")
+        project.store.point(project.recipe.name, artifact)
+        made[spec.asset, spec.partition] = Made(artifact, reused)
+        committed(spec, made[spec.asset, spec.partition])
+
+    missing = [spec for spec in specs if project.store.find(spec) is None]
+    for spec in specs:
+        if spec not in missing:
+            done(spec, reused=True)
+    if not missing:
+        context.log.info("everything is in the store: no worker is started")
+        return made
+
+    by_key = {(spec.asset, spec.partition): spec for spec in missing}
+
+    def on_message(message: Mapping[str, Any]) -> None:
+        if message["kind"] == "committed":
+            done(by_key[message["asset"], message["partition"]], reused=bool(message["reused"]))
+        elif message["kind"] == "progress":
+            context.log.info(", ".join(f"{k} {_short(v)}" for k, v in message.items() if k != "kind"))
+
+    run(context, stage, Task(store=project.store.url, execution=project.execution, jobs=tuple(missing)), on_message)
+    lost = [spec for spec in missing if (spec.asset, spec.partition) not in made]
+    if lost:
+        raise dg.Failure(f"the {stage} worker ended without {', '.join(f'{s.asset}/{s.partition}' for s in lost)}")
+    return made
+
+
+def run(context: dg.AssetExecutionContext, stage: str, task: Task, on_message: Callable[[Mapping[str, Any]], None]) -> None:
+    """Run `python -m instpt_assets.workers.<stage>` on the task under a supervisor, handing on its messages as they come.
+
+    Raises:
+        dg.Failure: the worker failed; the description is its own error.
+    """
+    errors: list[str] = []
+    with dg.open_pipes_session(
+        context=context,
+        context_injector=dg.PipesTempFileContextInjector(),
+        message_reader=dg.PipesTempFileMessageReader(),
+        extras=task.model_dump(mode="json"),
+    ) as session:
+        python = [sys.executable, "-m"]
+        process = subprocess.Popen(
+            [*python, "instpt_assets.workers.supervisor", *python, f"instpt_assets.workers.{stage}"],
+            # The supervisor ends everything when this pipe closes, however this process ends.
+            stdin=subprocess.PIPE,
+            env={**os.environ, **session.get_bootstrap_env_vars()},
+            start_new_session=True,
+        )
+        seen = 0
+
+        def hand_on() -> None:
+            nonlocal seen
+            messages = session.get_custom_messages()
+            for message in messages[seen:]:
+                seen += 1
+                if message["kind"] == "failed":
+                    errors.append(str(message["error"]))
+                else:
+                    on_message(message)
+
+        try:
+            while True:
+                try:
+                    process.wait(POLL_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    hand_on()
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    hand_on()
+    if process.returncode != 0:
+        reason = errors[-1] if errors else f"it ended with status {process.returncode}; its output is in the step's stderr"
+        raise dg.Failure(f"the {stage} worker failed: {reason}", allow_retries=False)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
