@@ -17,8 +17,8 @@ from instpt_assets.store.store import StoreError
 
 
 def partition_keys(context: dg.AssetExecutionContext) -> list[str]:
-    """The partitions that this run is about; `all` for an unpartitioned asset."""
-    return list(context.partition_keys) if context.has_partition_key_range or context.has_partition_key else ["all"]
+    """The partitions that this run is about; `all` for an unpartitioned asset (also in a run over partitions)."""
+    return ["all"] if context.assets_def.partitions_def is None else list(context.partition_keys)
 
 
 def materialize(context: dg.AssetExecutionContext, project: Project, asset: str, build: Build) -> Iterator[dg.MaterializeResult]:

@@ -1,0 +1,125 @@
+"""[<arm>] tokenized_mixture, pretrained_checkpoint, instruction_tuned_checkpoint and their scores.
+
+One operation serves a stage of all arms, so that one worker start serves every arm and seed of a run; each arm's lineage is its own.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
+from instpt_assets.defs.materialization import expected_spec, materialize, partition_keys, report
+from instpt_assets.defs.partitions import SINGLE_RUN, every, same, seed_partitions
+from instpt_assets.defs.project import Project
+from instpt_assets.defs.workers import make_in_worker
+from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.recipe.arms import Arm
+from instpt_assets.store.making import Inputs
+from instpt_assets.store.manifest import Spec
+
+
+def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """The assets of all arms, stage by stage."""
+    recipe = project.recipe
+    seeds = seed_partitions(recipe)
+    tuned = recipe.instruction_tuning is not None
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                **attributes(f"{name}/tokenized_mixture", name, kinds={"numpy"}),
+                deps=_components(arm),
+                description="The arm's training data in order: an index over tokenized shards that copies no token.",
+            )
+            for name, arm in recipe.arms.items()
+        ],
+        partitions_def=seeds,
+        backfill_policy=SINGLE_RUN,
+        can_subset=True,
+    )
+    def tokenized_mixtures(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        for asset in _selected(context):
+            yield from materialize(context, project, asset, lambda spec, inputs, out: build_mixture(**_mixture_inputs(project, spec, inputs), out=out))
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                **attributes(f"{name}/pretrained_checkpoint", name, kinds={"pytorch"}, owners=MODELS),
+                deps=same(f"{name}/tokenized_mixture", "tokenizer"),
+                description="The model pre-trained on the arm's mixture (from scratch, or continued from the base model), as a Hugging Face folder.",
+            )
+            for name in recipe.arms
+        ],
+        partitions_def=seeds,
+        backfill_policy=SINGLE_RUN,
+        can_subset=True,
+        pool=GPU_POOL,
+    )
+    def pretrained_checkpoints(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        yield from _in_worker(context, project, "pretrain")
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                **attributes(f"{name}/instruction_tuned_checkpoint", name, kinds={"pytorch"}, owners=MODELS),
+                deps=same(f"{name}/pretrained_checkpoint", "tokenized_instructions", "tokenizer"),
+                description="The pre-trained model after instruction tuning with loss on responses only.",
+            )
+            for name in recipe.arms
+        ],
+        partitions_def=seeds,
+        backfill_policy=SINGLE_RUN,
+        can_subset=True,
+        pool=GPU_POOL,
+    )
+    def instruction_tuned_checkpoints(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        yield from _in_worker(context, project, "instruction_tune")
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                **attributes(f"{name}/{scores}", name, kinds={"huggingface"}, owners=MODELS),
+                deps=same(f"{name}/{checkpoint}"),
+                description=description,
+            )
+            for name in recipe.arms
+            for checkpoint, scores, description in _SCORES[: 2 if tuned else 1]
+        ],
+        partitions_def=seeds,
+        backfill_policy=SINGLE_RUN,
+        can_subset=True,
+        pool=GPU_POOL,
+    )
+    def scores(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        yield from _in_worker(context, project, "evaluate")
+
+    return [tokenized_mixtures, pretrained_checkpoints, *([instruction_tuned_checkpoints] if tuned else []), scores]
+
+
+_SCORES = [
+    ("pretrained_checkpoint", "eval_scores", "Scores of the pre-trained model by lm-eval, and held-out bits per byte."),
+    ("instruction_tuned_checkpoint", "instruction_tuned_eval_scores", "The same scores of the instruction-tuned model."),
+]
+
+
+def _components(arm: Arm) -> list[dg.AssetDep]:
+    deps = []
+    if arm.uses("corpus"):
+        deps += every("tokenized_raw", *([f"{arm.pair_set}/tokenized_augmented"] if arm.pair_set else []))
+    if arm.uses("tuning") or arm.uses("general"):
+        deps += same("tokenized_instructions")
+    return deps
+
+
+def _selected(context: dg.AssetExecutionContext) -> list[str]:
+    return sorted("/".join(key.path) for key in context.selected_asset_keys)
+
+
+def _in_worker(context: dg.AssetExecutionContext, project: Project, stage: str) -> Iterator[dg.MaterializeResult]:
+    """Make the run's assets and partitions in one worker of that stage."""
+    plan = project.plan()
+    keys = partition_keys(context)
+    assets = _selected(context)
+    made = make_in_worker(context, project, stage, [expected_spec(plan, asset, key) for asset in assets for key in keys])
+    for asset in assets:
+        yield from report(context, asset, {key: made[asset, key] for key in keys})

@@ -1,0 +1,34 @@
+"""[comparison] comparison_report."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from instpt_assets.defs.attributes import MODELS, attributes
+from instpt_assets.defs.materialization import materialize
+from instpt_assets.defs.partitions import every
+from instpt_assets.defs.project import Project
+from instpt_assets.evaluation.report import build_report
+
+
+def comparison_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """The report over all arms."""
+    recipe = project.recipe
+    stages = ["eval_scores", *(["instruction_tuned_eval_scores"] if recipe.instruction_tuning else [])]
+
+    @dg.asset(
+        **attributes("comparison_report", "comparison", kinds={"polars"}, owners=MODELS),
+        deps=every(*(f"{arm}/{stage}" for arm in recipe.arms for stage in stages)),
+    )
+    def comparison_report(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        """All arms side by side: a table with standard errors and a plot, as HTML and Markdown."""
+        yield from materialize(
+            context,
+            project,
+            "comparison_report",
+            lambda spec, inputs, out: build_report(
+                [path for artifact in inputs.values() for path in artifact.tables()], arms=spec.recipe["arms"], out=out
+            ),
+        )
+
+    return [comparison_report]

@@ -1,0 +1,24 @@
+"""What a run prints: one short line a message, no more."""
+
+import logging
+
+import dagster as dg
+
+
+@dg.logger(config_schema={"log_level": dg.Field(str, default_value="INFO")}, description="One short line a message.")
+def console(context: dg.InitLoggerContext) -> logging.Logger:
+    """A logger for terminals: time, asset, message."""
+    logger = logging.Logger("instpt", level=context.logger_config["log_level"])
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Short())
+    logger.addHandler(handler)
+    return logger
+
+
+class _Short(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {})
+        step = meta.get("step_key") or ""
+        message = meta.get("orig_message") or record.getMessage()
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
+        return f"{self.formatTime(record, '%H:%M:%S')} {step.replace('__', '/')}: {level}{message}"

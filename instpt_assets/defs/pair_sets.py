@@ -1,0 +1,94 @@
+"""[<pair set>] instruction_pairs, augmented_corpus, corpus_quality, tokenized_augmented: one way of writing pairs over the shards."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from instpt_assets.augmentation.augment import augment
+from instpt_assets.augmentation.quality import measure_quality
+from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
+from instpt_assets.defs.materialization import expected_spec, log_partition, materialize, partition_keys, report
+from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, every, same
+from instpt_assets.defs.project import Project
+from instpt_assets.defs.workers import make_in_worker
+from instpt_assets.mixture.tokenized import tokenize_augmented
+from instpt_assets.store.making import Made
+from instpt_assets.store.manifest import Spec
+
+
+def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
+    """The assets of one pair set."""
+    recipe = project.recipe
+    pairs_key, augmented_key, quality_key = (f"{name}/{stage}" for stage in ("instruction_pairs", "augmented_corpus", "corpus_quality"))
+
+    @dg.asset(
+        **attributes(pairs_key, name, kinds={"vllm"}, owners=MODELS),
+        partitions_def=SHARDS,
+        backfill_policy=SINGLE_RUN,
+        deps=same("clean_corpus", "instruction_synthesizer"),
+        pool=GPU_POOL,
+    )
+    def instruction_pairs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        """Instruction-response pairs that the synthesizer wrote about every passage of the shard, in chains of M passages; one engine start serves all shards of a run."""
+        plan = project.plan()
+        keys = partition_keys(context)
+        asset_key = dg.AssetKey(pairs_key.split("/"))
+
+        def committed(spec: Spec, made: Made) -> None:
+            # A killed run shows what it did: each shard is logged as it is committed, and once more, with the run's result, at the end.
+            if len(keys) > 1 and not made.reused:
+                log_partition(context, asset_key, spec.partition, made)
+
+        made = make_in_worker(context, project, "synthesize", [expected_spec(plan, pairs_key, key) for key in keys], committed)
+        yield from report(context, pairs_key, {key: made[pairs_key, key] for key in keys})
+
+    @dg.asset(
+        **attributes(augmented_key, name, kinds={"polars"}),
+        partitions_def=SHARDS,
+        backfill_policy=SINGLE_RUN,
+        deps=same(pairs_key, "clean_corpus"),
+    )
+    def augmented_corpus(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        """Chains laid out as pre-training texts; passages without pairs stay as they are."""
+        yield from materialize(
+            context,
+            project,
+            augmented_key,
+            lambda spec, inputs, out: augment(
+                inputs[pairs_key, spec.partition].tables(), inputs["clean_corpus", spec.partition].tables(), recipe.layouts, out=out
+            ),
+        )
+
+    @dg.asset(**attributes(quality_key, name, kinds={"polars"}), deps=every(pairs_key, augmented_key))
+    def corpus_quality(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        """Stated lexical measures of all pairs, and a page with raw and augmented texts side by side."""
+        yield from materialize(
+            context,
+            project,
+            quality_key,
+            lambda spec, inputs, out: measure_quality(
+                {key: artifact.tables() for (asset, key), artifact in inputs.items() if asset == pairs_key},
+                {key: artifact.tables() for (asset, key), artifact in inputs.items() if asset == augmented_key},
+                seed=spec.recipe["seed"],
+                out=out,
+            ),
+        )
+
+    @dg.asset(
+        **attributes(f"{name}/tokenized_augmented", "tokens", kinds={"numpy"}),
+        partitions_def=SHARDS,
+        backfill_policy=SINGLE_RUN,
+        deps=same(augmented_key, "tokenizer"),
+    )
+    def tokenized_augmented(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        """Token ids of the shard's augmented texts as one flat array with offsets."""
+        yield from materialize(
+            context,
+            project,
+            f"{name}/tokenized_augmented",
+            lambda spec, inputs, out: tokenize_augmented(
+                inputs[augmented_key, spec.partition].tables(), tokenizer=inputs["tokenizer", "all"].local() / "tokenizer", out=out
+            ),
+        )
+
+    return [instruction_pairs, augmented_corpus, corpus_quality, tokenized_augmented]

@@ -1,0 +1,38 @@
+"""Shards as Dagster knows them: registered in the store (which keeps their order), then as dynamic partitions of the instance."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from instpt_assets.defs.partitions import SHARDS
+from instpt_assets.defs.project import Project
+
+
+def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
+    """Register what lies behind the corpora's sources; returns all registered keys in their order. Idempotent."""
+    assert SHARDS.name is not None
+    project.store.register_shards(project.recipe.name, project.plan().available_shards())
+    keys = project.store.registered_shards(project.recipe.name)
+    known = set(instance.get_dynamic_partitions(SHARDS.name))
+    new = [key for key in keys if key not in known]
+    if new:
+        instance.add_dynamic_partitions(SHARDS.name, new)
+    return keys
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of one run over a contiguous range of shards (in the order of registration)."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+def contiguous(keys: Sequence[str], order: Sequence[str]) -> list[tuple[str, str]]:
+    """The fewest ranges of `order` that hold exactly `keys`, as (first, last)."""
+    wanted = set(keys)
+    ranges: list[tuple[str, str]] = []
+    open_range = False
+    for key in order:
+        if key in wanted:
+            ranges = [*ranges[:-1], (ranges[-1][0], key)] if open_range else [*ranges, (key, key)]
+        open_range = key in wanted
+    return ranges
