@@ -6,19 +6,22 @@ characters it is made of, and adds no token of its own. Callers place BOS, EOS a
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
+
+Item = TypeVar("Item")
 
 FOLDER = "tokenizer"
 """Name of the Hugging Face folder inside the artifact."""
 
 _FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+_CHARACTERS_A_BATCH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,23 @@ class Encoder:
     vocab_size: int
     """Largest id + 1, added tokens included."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without any special token."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text, without any special token."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def batches(
+        self, items: Iterable[Item], text: Callable[[Item], str], *, offsets: bool = False
+    ) -> Iterator[list[tuple[Item, "Encoding"]]]:
+        """Encode a stream in batches of about a million characters: memory is bounded, whatever the length of the texts.
+
+        Args:
+            items: the stream.
+            text: the text of an item.
+            offsets: whether the encodings know the characters that a token stands for (slower).
+        """
+        encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
+        for batch in _batches(items, lambda item: len(text(item))):
+            yield list(zip(batch, encode([text(item) for item in batch], add_special_tokens=False), strict=True))
 
 
 def train_tokenizer(
@@ -117,7 +134,8 @@ def add_markers(folder: Path, markers: Sequence[str], *, lstrip: bool = False) -
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.add_special_tokens([AddedToken(marker, lstrip=lstrip, normalized=False, special=True) for marker in markers])
     tokenizer.save(str(path))
-    return {marker: tokenizer.token_to_id(marker) for marker in markers}
+    vocabulary = tokenizer.get_vocab()
+    return {marker: vocabulary[marker] for marker in markers}
 
 
 def copy_tokenizer(model: str, *, out: Path, revision: str | None = None) -> dict[str, Any]:
@@ -163,6 +181,19 @@ def load_encoder(folder: Path) -> Encoder:
     if eos_id is None:
         raise ValueError(f"{folder} names no EOS token that its vocabulary holds (eos_token: {eos!r}); set it in tokenizer_config.json")
     return Encoder(tokenizer=tokenizer, eos_id=eos_id, vocab_size=max(tokenizer.get_vocab().values()) + 1)
+
+
+def _batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += characters(item)
+        if total >= _CHARACTERS_A_BATCH:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 def _special_token(folder: Path, name: str) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 
 from instpt_assets.mixture.tokenizer import add_markers, copy_tokenizer, load_encoder, train_tokenizer
 
-WORDS = "the array returns a copy of its elements along an axis and raises an error when shapes differ".split()
+WORDS = ["the", "array", "returns", "a", "copy", "of", "its", "elements", "along", "an", "axis", "and", "raises", "errors", "when", "shapes", "differ"]
 
 
 def texts(count: int = 200, seed: int = 0) -> list[str]:
@@ -33,7 +33,7 @@ def test_transformers_loads_the_folder_and_adds_no_special_token(folder: Path) -
     assert not set(ids) & {0, 1, 2}
     assert tokenizer.decode(ids) == text
     assert tokenizer("a</s>")["input_ids"][-1] == 2
-    assert ids == load_encoder(folder).encode_batch([text])[0]
+    assert ids == load_encoder(folder).encode(text)
 
 
 def test_vocabulary_size_counts_every_token_and_is_reported(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_same_texts_give_the_same_bytes_in_any_order_and_with_any_threads(tmp_pa
 
 def test_special_tokens_in_text_stay_text(folder: Path) -> None:
     encoder = load_encoder(folder)
-    ids = encoder.encode_batch(["a </s><s><pad> b"])[0]
+    ids = encoder.encode("a </s><s><pad> b")
     assert not set(ids) & {0, 1, 2}
     assert encoder.tokenizer.decode(ids) == "a </s><s><pad> b"
 
@@ -68,7 +68,7 @@ def test_markers_are_single_tokens_that_may_swallow_the_space_before_them(tmp_pa
     assert tokenizer("axis <ANS> a")["input_ids"] == tokenizer("axis<ANS> a")["input_ids"]
     assert tokenizer("axis <ANS> a")["input_ids"].count(301) == 1
     assert load_encoder(tmp_path / "tokenizer").vocab_size == 302
-    assert 301 not in load_encoder(tmp_path / "tokenizer").encode_batch(["axis <ANS> a"])[0]
+    assert 301 not in load_encoder(tmp_path / "tokenizer").encode("axis <ANS> a")
 
 
 def test_a_local_models_tokenizer_is_copied_as_it_is(folder: Path, tmp_path: Path) -> None:

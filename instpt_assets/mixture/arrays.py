@@ -1,0 +1,159 @@
+"""The files of tokenized rows: flat token ids with row offsets, memory-mappable, and a table that names the rows.
+
+`tokens.npy` holds all rows' ids one behind the other (uint16 if the vocabulary fits, else uint32), each row ended by one EOS;
+`offsets.npy` (int64, rows + 1) says where rows begin; `data-00000.parquet` has a line a row, in the same order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TOKENS, OFFSETS, TABLE = "tokens.npy", "offsets.npy", "data-00000.parquet"
+
+ROW_SCHEMA = pa.schema(
+    [("row_id", pa.string()), ("document_ids", pa.list_(pa.string())), ("num_tokens", pa.int64()), ("num_bytes", pa.int64())]
+)
+"""Columns of every table of rows: `num_tokens` counts the EOS, `num_bytes` the text in UTF-8 without it."""
+
+_ROWS_A_GROUP = 16_384
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest of uint16 and uint32 that holds every id below `vocab_size`."""
+    return np.dtype(np.uint16 if vocab_size <= 65_536 else np.uint32)
+
+
+class ArrayWriter:
+    """A `.npy` file written piece by piece.
+
+    Args:
+        path: the file.
+        dtype: of its elements.
+        width: None for an array [n], else for [n, width].
+    """
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike, *, width: int | None = None) -> None:
+        self._file = path.open("wb")
+        self._dtype = np.dtype(dtype)
+        self._inner = () if width is None else (width,)
+        self.length = 0
+        self._header_bytes = self._write_header()
+
+    def append(self, values: npt.ArrayLike) -> None:
+        """Write values behind those already there; their type and width must fit the array's."""
+        array = np.asarray(values, dtype=self._dtype).reshape(-1, *self._inner)
+        self._file.write(array.tobytes())
+        self.length += len(array)
+
+    def close(self) -> None:
+        """Write the final length into the header and close the file."""
+        self._file.seek(0)
+        assert self._write_header() == self._header_bytes, "numpy reserves room for the first axis to grow"
+        self._file.close()
+
+    def _write_header(self) -> int:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length, *self._inner)}
+        np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[no-untyped-call]
+        return self._file.tell()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to be written: its text's ids without EOS, and what names it."""
+
+    row_id: str
+    document_ids: Sequence[str]
+    ids: Sequence[int]
+    num_bytes: int
+    extra: tuple[Any, ...] = ()
+    """Values of the table's further columns."""
+
+
+class RowWriter:
+    """Writes `tokens.npy`, `offsets.npy` and `data-00000.parquet` row by row; memory does not grow with the rows.
+
+    Args:
+        out: the artifact's folder.
+        vocab_size: decides the type of the ids.
+        eos_id: ends every row.
+        columns: further columns of the table, their values given by `Row.extra`.
+    """
+
+    def __init__(self, out: Path, *, vocab_size: int, eos_id: int, columns: Sequence[pa.Field] = ()) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self._eos_id = eos_id
+        self._tokens = ArrayWriter(out / TOKENS, token_dtype(vocab_size))
+        self._offsets = ArrayWriter(out / OFFSETS, np.int64)
+        self._offsets.append([0])
+        self._schema = pa.schema([*ROW_SCHEMA, *columns])
+        self._table = pq.ParquetWriter(out / TABLE, self._schema, compression="zstd")
+        self._pending: list[Row] = []
+        self.num_rows = 0
+        self.num_bytes = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens written so far, each row's EOS included."""
+        return self._tokens.length
+
+    def append(self, row: Row) -> None:
+        """Write one row."""
+        self._tokens.append([*row.ids, self._eos_id])
+        self._offsets.append([self._tokens.length])
+        self._pending.append(row)
+        self.num_rows += 1
+        self.num_bytes += row.num_bytes
+        if len(self._pending) == _ROWS_A_GROUP:
+            self._flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._pending:
+            self._flush()
+        self._tokens.close()
+        self._offsets.close()
+        self._table.close()
+
+    def _flush(self) -> None:
+        rows = [(row.row_id, list(row.document_ids), len(row.ids) + 1, row.num_bytes, *row.extra) for row in self._pending]
+        columns = list(zip(*rows, strict=True))
+        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._table.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._pending.clear()
+
+
+class TokenizedRows:
+    """Reads what `RowWriter` wrote; tokens and offsets stay on disk, memory-mapped.
+
+    Args:
+        folder: the artifact's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tokens: npt.NDArray[Any] = np.load(folder / TOKENS, mmap_mode="r")
+        self.offsets: npt.NDArray[np.int64] = np.load(folder / OFFSETS, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def num_tokens(self) -> npt.NDArray[np.int64]:
+        """Tokens of each row, its EOS included."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> npt.NDArray[Any]:
+        """Token ids of one row, its EOS included."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of the table of rows."""
+        return pq.read_table(self.folder / TABLE, columns=[name])[name]

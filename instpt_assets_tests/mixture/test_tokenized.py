@@ -1,0 +1,100 @@
+"""Tokenized tables: every text comes back, rows are named, files are memory-mappable and deterministic."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from instpt_assets.mixture import tokenizer as tokenizer_module
+from instpt_assets.mixture.arrays import ArrayWriter, TokenizedRows, token_dtype
+from instpt_assets.mixture.tokenized import tokenize_augmented, tokenize_raw
+from instpt_assets.mixture.tokenizer import load_encoder
+
+TEXTS = ["The array returns a copy.", "", "ends in </s> and <s> <pad>", "Grüße 数組 \x00\n\n\n  axis", "x" * 5000]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "data-00000.parquet", tmp_path / "data-00001.parquet"]
+    for path, begin, end in zip(paths, (0, 3), (3, 5), strict=True):
+        pl.DataFrame({"document_id": [f"c--0/{i}" for i in range(begin, end)], "text": TEXTS[begin:end]}).write_parquet(path)
+    return paths
+
+
+def test_every_document_is_a_row_that_decodes_to_its_text_and_ends_in_one_eos(tables: list[Path], tokenizer: Path, tmp_path: Path) -> None:
+    statistics = tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "out")
+    rows = TokenizedRows(tmp_path / "out")
+    decode = load_encoder(tokenizer).tokenizer.decode
+    assert len(rows) == len(TEXTS) == statistics["num_rows"]
+    for index, text in enumerate(TEXTS):
+        ids = rows.row(index).tolist()
+        assert ids[-1] == 2
+        assert not {0, 1, 2} & set(ids[:-1])
+        assert decode(ids[:-1]) == text
+    table = pl.read_parquet(tmp_path / "out/data-00000.parquet")
+    assert table["row_id"].to_list() == [f"c--0/{i}" for i in range(5)]
+    assert table["document_ids"].to_list() == [[f"c--0/{i}"] for i in range(5)]
+    assert table["num_tokens"].to_list() == rows.num_tokens().tolist()
+    assert table["num_bytes"].to_list() == [len(text.encode()) for text in TEXTS]
+    assert statistics["num_tokens"] == len(rows.tokens) == table["num_tokens"].sum()
+    assert statistics["num_bytes"] == table["num_bytes"].sum()
+
+
+def test_arrays_are_memory_mapped_with_the_vocabularys_type(tables: list[Path], tokenizer: Path, tmp_path: Path) -> None:
+    tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "out")
+    rows = TokenizedRows(tmp_path / "out")
+    assert isinstance(rows.tokens, np.memmap)
+    assert rows.tokens.dtype == np.uint16
+    assert rows.offsets.dtype == np.int64
+    assert (token_dtype(65_536), token_dtype(65_537)) == (np.dtype(np.uint16), np.dtype(np.uint32))
+
+
+def test_a_large_vocabulary_is_stored_in_32_bits(tables: list[Path], tokenizer: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.mkdir()
+    model = json.loads((tokenizer / "tokenizer.json").read_text())
+    model["added_tokens"].append({**model["added_tokens"][0], "id": 70_000, "content": "<far>"})
+    model["model"]["vocab"]["<far>"] = 70_000
+    (large / "tokenizer.json").write_text(json.dumps(model))
+    (large / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<far>"}}))
+    statistics = tokenize_raw(tables, tokenizer=large, out=tmp_path / "out")
+    rows = TokenizedRows(tmp_path / "out")
+    assert statistics["dtype"] == rows.tokens.dtype.name == "uint32"
+    assert rows.row(0)[-1] == 70_000
+
+
+def test_an_augmented_row_names_its_distinct_documents_in_order(tokenizer: Path, tmp_path: Path) -> None:
+    passages = [["c--0/a/b/0000", "c--0/a/b/0001", "c--0/z/0000"], ["c--0/z/0001"]]
+    pl.DataFrame({"text_id": ["t0", "t1"], "text": ["one", "two"], "passage_ids": passages}).write_parquet(tmp_path / "data-00000.parquet")
+    tokenize_augmented([tmp_path / "data-00000.parquet"], tokenizer=tokenizer, out=tmp_path / "out")
+    table = pl.read_parquet(tmp_path / "out/data-00000.parquet")
+    assert table["row_id"].to_list() == ["t0", "t1"]
+    assert table["document_ids"].to_list() == [["c--0/a/b", "c--0/z"], ["c--0/z"]]
+
+
+def test_batches_change_no_byte(tables: list[Path], tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "a")
+    monkeypatch.setattr(tokenizer_module, "_CHARACTERS_A_BATCH", 1)
+    calls: list[int] = []
+    tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "b", num_threads=1, progress=lambda told: calls.append(told["rows"]))
+    assert calls == [1, 3, 4, 5]
+    for name in ("tokens.npy", "offsets.npy", "data-00000.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_shard_without_documents_gives_empty_arrays(tokenizer: Path, tmp_path: Path) -> None:
+    empty = pl.DataFrame(schema={"document_id": pl.String, "text": pl.String})
+    empty.write_parquet(tmp_path / "data-00000.parquet")
+    statistics = tokenize_raw([tmp_path / "data-00000.parquet"], tokenizer=tokenizer, out=tmp_path / "out")
+    assert statistics["num_rows"] == statistics["num_tokens"] == len(TokenizedRows(tmp_path / "out")) == 0
+    assert pl.read_parquet(tmp_path / "out/data-00000.parquet").height == 0
+
+
+def test_an_array_written_in_pieces_is_the_array(tmp_path: Path) -> None:
+    writer = ArrayWriter(tmp_path / "a.npy", np.int64)
+    for piece in ([1, 2], [], range(100_000)):
+        writer.append(piece)
+    writer.close()
+    assert np.array_equal(np.load(tmp_path / "a.npy"), [1, 2, *range(100_000)])
