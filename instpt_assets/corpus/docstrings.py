@@ -4,7 +4,7 @@ The rules, in order:
 1. A first paragraph that is a call (`cross(input, other, *, dim=-1) -> Tensor`) is the signature, not prose.
 2. Sections are told by an underlined title or by a Google heading (`Args:`). Examples, See Also and References are left out.
 3. Parameter, return and exception sections become lines `name (type): description`.
-4. Doctests, literal blocks, tables and directives are dropped; of admonitions (`.. note::`) title and text stay.
+4. Doctests, literal blocks, tables, directives and placeholders that are filled in at import (`%(name)s`) are dropped; of admonitions (`.. note::`) title and text stay.
 5. Lines of a paragraph are joined, list items stay lines of their own.
 6. Roles, double backticks, emphasis, links and escapes become the plain text that they show.
 """
@@ -54,7 +54,9 @@ _CALL = re.compile(r"[\w.]+(\(.*\))\s*(?:->\s*(.+))?$", re.DOTALL)
 _NAMES = r"\*{0,2}\w[\w.]*(?:\s*,\s*\*{0,2}\w[\w.]*)*"
 _NUMPY_ENTRY = re.compile(rf"({_NAMES})\s*(?::\s*(.*))?$")
 _GOOGLE_ENTRY = re.compile(rf"({_NAMES})\s*(?:\(((?:[^()]|\([^()]*\))*)\))?\s*:(?!\S)\s*(.*)$")
-_DEFAULT = re.compile(r"\b[Dd]efaults?\s*(?:value\s*)?(?:is\s|are\s|to\s|[:=])?\s*((?:'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|[^\s,;)])+)")
+_LITERAL = r"(?:'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|None\b|True\b|False\b|[-+]?\d[\w.+-]*|[A-Za-z_]\w*(?:\.\w+)+)"
+_DEFAULT_IN_TYPE = re.compile(rf"\b[Dd]efaults?\s*(?:is\s|to\s|[:=])?\s*({_LITERAL}|[^\s,;)]+)")
+_DEFAULT_IN_TEXT = re.compile(rf"\b[Dd]efaults?\s*(?:value\s*)?(?:is|to|[:=])\s*({_LITERAL})")
 
 
 def read_docstring(text: str, *, indented_code: bool = False) -> Docstring:
@@ -70,12 +72,12 @@ def read_docstring(text: str, *, indented_code: bool = False) -> Docstring:
     parameters: list[Parameter] = []
     returns: str | None = None
     lead = ""
-    for title, body in _sections(lines):
+    for title, body, google in _sections(lines):
         name = title.lower()
         if name in _LEFT_OUT:
             continue
         if name in _ENTRIES:
-            entries = list(_entries(body, returned=name in _RETURNS))
+            entries = list(_entries(body, google=google, returned=name in _RETURNS))
             if entries:
                 paragraphs.append("\n".join([f"{title}:", *(_render(entry) for entry in entries)]))
             if name in _PARAMETERS:
@@ -86,7 +88,7 @@ def read_docstring(text: str, *, indented_code: bool = False) -> Docstring:
         body, fields = _take_fields(body)
         prose = plain(body, indented_code=indented_code)
         lead = lead or (prose[0] if prose else "")
-        paragraphs += ([f"{title}:"] if title and prose else []) + prose
+        paragraphs += ([inline(title) + ("" if indented_code else ":")] if title and prose else []) + prose
         if fields.parameters:
             paragraphs.append("\n".join(["Parameters:", *(_render(parameter) for parameter in fields.parameters)]))
             parameters += fields.parameters
@@ -94,7 +96,10 @@ def read_docstring(text: str, *, indented_code: bool = False) -> Docstring:
             returns = returns or fields.returns
             paragraphs.append(f"Returns:\n{fields.returns}")
     summary = re.split(r"(?<=[.!?])\s+(?=[A-Z])", lead.split("\n")[0], maxsplit=1)[0]
-    return Docstring(signature, summary, "\n\n".join(paragraphs), tuple(parameters), returns or (inline(result_type) or None))
+    distinct: dict[str, Parameter] = {}
+    for parameter in parameters:
+        distinct.setdefault(parameter.name, parameter)  # of overloads the first counts
+    return Docstring(signature, summary, "\n\n".join(paragraphs), tuple(distinct.values()), returns or (inline(result_type) or None))
 
 
 def plain(lines: list[str], *, indented_code: bool = False) -> list[str]:
@@ -105,24 +110,27 @@ def plain(lines: list[str], *, indented_code: bool = False) -> list[str]:
 
 _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r":[\w:+-]+:`([^`<]*[^`<\s])\s*<[^`>]*>`"), r"\1"),  # :role:`text <target>`
-    (re.compile(r":[\w:+-]+:`[~!]?(?:[\w.]+\.)?([^`]*)`"), r"\1"),  # :role:`~package.name`
+    (re.compile(r":[\w:+-]+:`~(?:\w+\.)*([^`]*)`"), r"\1"),  # :role:`~package.name`
+    (re.compile(r":[\w:+-]+:`!?([^`]*)`"), r"\1"),
     (re.compile(r"``(.+?)``", re.DOTALL), r"\1"),
     (re.compile(r"`([^`<]*[^`<\s])\s*<[^`>]*>`_{1,2}"), r"\1"),  # `text <url>`_
     (re.compile(r"`([^`\n]+)`_{0,2}"), r"\1"),
     (re.compile(r"(?<![\w*])\*\*([^\s*](?:[^*\n]*[^\s*])?)\*\*(?![\w*])"), r"\1"),
     (re.compile(r"(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?![\w*])"), r"\1"),
-    (re.compile(r"\s*\[\d+\]_"), ""),  # footnote marks
-    (re.compile(r"\|(\w[\w ]*)\|_?"), r"\1"),
+    (re.compile(r"\s*\[[\w-]+\]_"), ""),  # footnote marks
     (re.compile(r"\\ "), ""),
     (re.compile(r"\\([*_`|])"), r"\1"),
     (re.compile(r"[ \t]{2,}"), " "),
 )
 
+_MARKED = re.compile(r"[`*\\]|\]_|\s{2}")
+
 
 def inline(text: str) -> str:
     """Inline markup as the plain text that it shows."""
-    for pattern, shown in _INLINE:
-        text = pattern.sub(shown, text)
+    if _MARKED.search(text):
+        for pattern, shown in _INLINE:
+            text = pattern.sub(shown, text)
     return text.strip()
 
 
@@ -134,8 +142,9 @@ def _split_signature(lines: list[str]) -> tuple[str, str, list[str]]:
     return " ".join(call[1].split()), call[2] or "", lines[end:]
 
 
-def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    title, body, google = "", [], False
+def _sections(lines: list[str]) -> Iterator[tuple[str, list[str], bool]]:
+    """Title, lines, and whether the title is a Google heading; what has no title comes with an empty one."""
+    title, body, google = "", list[str](), False
     i = 0
     while i < len(lines):
         line = lines[i]
@@ -143,53 +152,56 @@ def _sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
         underlined = line.strip() and i + 1 < len(lines) and _UNDERLINE.match(lines[i + 1].strip()) and not _indent(line)
         heading = _GOOGLE.match(line)
         if underlined or (heading and _indent(following)):
-            yield title, body
-            title, body, google = (line.strip(), [], False) if underlined else (heading[1].capitalize(), [], True)  # type: ignore[index]
+            yield title, body, google
+            title, body, google = heading[1].capitalize() if heading and not underlined else line.strip(), [], not underlined
             i += 2 if underlined else 1
             continue
         if google and line.strip() and not _indent(line):
-            yield title, body
+            yield title, body, google
             title, body, google = "", [], False
         body.append(line)
         i += 1
-    yield title, body
+    yield title, body, google
 
 
-def _entries(lines: list[str], *, returned: bool) -> Iterator[Parameter]:
+def _entries(lines: list[str], *, google: bool, returned: bool) -> Iterator[Parameter]:
     """The entries of a parameter-like section; `returned` allows a bare type or sentence in place of a name."""
     lines = inspect.cleandoc("\n".join(["", *lines])).splitlines()
-    numpy_style = not any(_GOOGLE_ENTRY.match(line) and not _NUMPY_ENTRY.match(line) for line in lines if not _indent(line))
     group: list[str] = []
     for line in [*lines, "end"]:
         if group and (line == "end" or (line.strip() and not _indent(line))):
-            yield from _entry(group, numpy_style=numpy_style, returned=returned)
+            yield from _entry(group, google=google, returned=returned)
             group = []
         if group or line.strip():
             group.append(line)
 
 
-def _entry(group: list[str], *, numpy_style: bool, returned: bool) -> Iterator[Parameter]:
+def _entry(group: list[str], *, google: bool, returned: bool) -> Iterator[Parameter]:
     head, rest = group[0].strip(), inspect.cleandoc("\n".join(["", *group[1:]])).splitlines()
-    match = (_NUMPY_ENTRY if numpy_style else _GOOGLE_ENTRY).match(head)
+    if not google and head.endswith(",") and rest:
+        head, rest = f"{head} {rest[0].strip()}", rest[1:]
+    match = (_GOOGLE_ENTRY if google else _NUMPY_ENTRY).match(head)
     if match is None:
         if returned:
-            described = " ".join(plain(rest if numpy_style and rest else group)).replace("\n", " ")
-            yield Parameter("", inline(head) if numpy_style and rest else "", None, described)
+            described = _one_line([head, *rest] if google or not rest else rest)
+            yield Parameter("", "" if google or not rest else inline(head), None, described)
         return
-    type_text = match[2] or ""
-    first = [] if numpy_style else [match[3]]
-    description = " ".join(plain([*first, *rest])).replace("\n", " ")
-    kind, default = split_default(inline(type_text))
-    if default is None and (found := _DEFAULT.search(description)):
-        default = found[1].rstrip(".:")
+    description = _one_line([match[3], *rest] if google else rest)
+    kind, default = split_default(inline(match[2] or ""))
+    if default is None and (found := _DEFAULT_IN_TEXT.search(description)):
+        default = found[1].rstrip(".")
     yield Parameter(inline(match[1]), kind, default, description)
+
+
+def _one_line(lines: list[str]) -> str:
+    return " ".join(plain(lines)).replace("\n", " ")
 
 
 def split_default(type_text: str) -> tuple[str, str | None]:
     """A type as documented without `optional` and `default: x`, and that default."""
-    found = _DEFAULT.search(type_text)
+    found = _DEFAULT_IN_TYPE.search(type_text)
     default = found[1].rstrip(".") if found else None
-    kept = re.sub(r"[,;]?\s*\(?\boptional\b\)?", "", _DEFAULT.sub("", type_text))
+    kept = re.sub(r"[,;]?\s*\(?\boptional\b\)?", "", _DEFAULT_IN_TYPE.sub("", type_text))
     return kept.strip(" ,;."), default
 
 
@@ -231,12 +243,12 @@ def _take_fields(lines: list[str]) -> tuple[list[str], _Fields]:
     types = {name: " ".join(plain(text)) for kind, name, text in found if kind == "type"}
     fields = _Fields([], None)
     for kind, name, text in found:
-        description = " ".join(plain([text[0], *inspect.cleandoc("\n".join(["", *text[1:]])).splitlines()])).replace("\n", " ")
+        description = _one_line([text[0], *inspect.cleandoc("\n".join(["", *text[1:]])).splitlines()])
         if kind in {"param", "parameter", "arg", "keyword", "kwarg"} and name:
             *type_words, last = name.split()
             stated, default = split_default(types.get(last, " ".join(type_words)))
-            if default is None and (match := _DEFAULT.search(description)):
-                default = match[1].rstrip(".:")
+            if default is None and (match := _DEFAULT_IN_TEXT.search(description)):
+                default = match[1].rstrip(".")
             fields.parameters.append(Parameter(last.lstrip("*\\"), stated, default, description))
         elif kind in {"return", "returns"} and description:
             fields.returns = description
@@ -245,6 +257,7 @@ def _take_fields(lines: list[str]) -> tuple[list[str], _Fields]:
 
 _DIRECTIVE = re.compile(r"\s*\.\.\s+([\w:+-]+?)::\s*(.*)$")
 _ADMONITIONS = {"note", "warning", "important", "tip", "caution", "attention", "hint", "danger"}
+_TEMPLATE = re.compile(r"%\(\w+\)s$")  # filled in at import
 _RULER = re.compile(r"\s*(?:[=-]{2,}(?:\s+[=-]{2,})+|\+[-=+]{3,}\+?)\s*$")
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,2}[.)]|\([a-z]\))\s+")
 
@@ -268,12 +281,12 @@ def _without_code(lines: list[str], indented_code: bool) -> list[str]:
                 i += 1
         elif stripped.startswith("```"):
             i = next((j + 1 for j in range(i + 1, len(lines)) if lines[j].strip().startswith("```")), len(lines))
-        elif stripped.endswith("::") or (indented_code and stripped.endswith(":") and _opens_block(lines, i)):
-            text = stripped.rstrip(":").rstrip()
-            kept += [line[: _indent(line)] + text + ":"] if text else []
+        elif stripped.endswith("::") or (indented_code and _opens_code(lines, i)):
+            text = stripped[:-1] if stripped.endswith("::") else stripped
+            kept += ["" if text == ":" else line[: _indent(line)] + text, ""]
             i = _end_of_block(lines, i)
         else:
-            kept += [] if _UNDERLINE.match(stripped) or "::=" in line else [line]
+            kept += [] if _UNDERLINE.match(stripped) or _TEMPLATE.match(stripped) or "::=" in line else [line]
             i += 1
     return kept
 
@@ -283,8 +296,10 @@ def _prefixed(title: str, body: list[str]) -> list[str]:
     return [title + body[start], *body[start + 1 :]] if start < len(body) else []
 
 
-def _opens_block(lines: list[str], i: int) -> bool:
-    return i + 2 < len(lines) and not lines[i + 1].strip() and _indent(lines[i + 2]) > _indent(lines[i])
+def _opens_code(lines: list[str], i: int) -> bool:
+    """Whether line `i` is an unfinished sentence before an indented block."""
+    unfinished = re.search(r"\s\S*[a-z:]$", lines[i].strip())
+    return bool(unfinished) and i + 2 < len(lines) and not lines[i + 1].strip() and _indent(lines[i + 2]) > _indent(lines[i])
 
 
 def _end_of_block(lines: list[str], i: int) -> int:

@@ -8,6 +8,7 @@ commas), `shards` (how many; not used here).
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -156,12 +157,20 @@ def _document(found: Found, read: Docstring) -> DocumentedObject:
         Parameter(
             parameter.name,
             parameter.type or split_default(found.annotations.get(parameter.name, ""))[0],
-            defaults.get(parameter.name, parameter.default),
+            _default(defaults.get(parameter.name), parameter.default),
             parameter.description,
         )
         for parameter in read.parameters
     )
     return DocumentedObject(found.name, found.kind, read.summary, read.prose, parameters, read.returns, signature)
+
+
+def _default(from_signature: str | None, stated: str | None) -> str | None:
+    """The signature's default, but the documented one where that is a sentinel."""
+    return stated if from_signature is None or _SENTINEL.search(from_signature) else from_signature
+
+
+_SENTINEL = re.compile(r"no_default|no_value|novalue|sentinel|unset|missing|deprecated", re.IGNORECASE)
 
 
 def _stated_defaults(signature: str) -> dict[str, str]:
@@ -185,7 +194,7 @@ def _root(name: str) -> Path:
     """
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is not None and spec.submodule_search_locations:
-        return Path(list(spec.submodule_search_locations)[0])
+        return Path(next(iter(spec.submodule_search_locations)))
     if spec is not None and spec.origin and spec.origin.endswith(".py"):
         return Path(spec.origin)
     installed = sorted(top for top in packages_distributions() if not top.startswith("_") and top.isidentifier())

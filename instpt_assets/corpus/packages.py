@@ -8,7 +8,7 @@ Docstrings that Python adds to objects written in C (`add_newdoc`, `add_docstr`)
 import ast
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,9 @@ class Package:
         """Every documented public object once, sorted by name."""
         names = self._public_names()
         found = {item.name: item for item in self._added()}
+        for owner in {item.name.rpartition(".")[0] for item in found.values() if item.kind == "method"}:
+            if owner in found:
+                found[owner] = replace(found[owner], kind="class")
         for name in self._files:
             if _public(name) and (module := self._module(name)) and module.docstring:
                 found[name] = Found(name, "module", module.docstring, "", {}, {})
@@ -128,6 +131,7 @@ class Package:
     def _added_by(self, module: str, assigned: str, call: ast.Call) -> Found | None:
         arguments = [self._value(module, argument) for argument in call.args]
         function = ast.unparse(call.func).rpartition(".")[2]
+        local: object = assigned
         top = module.partition(".")[0]
         if function == "add_newdoc" and len(arguments) >= 3:
             local, text = arguments[1], arguments[2]
@@ -146,8 +150,9 @@ class Package:
             return None
         if not isinstance(text, str) or not _public(name) or not name.startswith(f"{top}."):
             return None
-        last = name.rpartition(".")[2]
-        kind: Kind = "class" if last[0].isupper() else "method" if name.count(".") > 1 and name.split(".")[-2][0].isupper() else "function"
+        *_, owner, last = name.split(".")
+        method = owner[0].isupper() or (function == "add_newdoc" and "." in str(local))
+        kind: Kind = "class" if last[0].isupper() else "method" if method else "function"
         return Found(name, kind, text, "", {}, {})
 
     def _value(self, module: str, node: ast.expr) -> Any:
