@@ -94,8 +94,8 @@ class Recipe(Part):
                 problems.append(f"{part}.optimization.batch_tokens {section.optimization.batch_tokens} is no multiple of sequence_length {section.sequence_length}")
         if self.instruction_tuning is not None and self.general_instructions is None and self.tuning is None:
             problems.append("instruction_tuning needs general_instructions or tuning")
-        if isinstance(model, ModelShape) != (self.tokenizer.vocab_size is not None):
-            problems.append("a model from scratch needs a trained tokenizer (tokenizer.vocab_size), a base model its own (tokenizer.model)")
+        if not isinstance(model, ModelShape) and self.tokenizer.model is None:
+            problems.append("a base model (pretraining.model) needs its own tokenizer: give tokenizer.model")
         if problems:
             raise ValueError("; ".join(problems))
         return self
