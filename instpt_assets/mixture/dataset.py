@@ -1,0 +1,197 @@
+"""Training sequences, read at random access from memory-mapped tokens: of a mixture, and of instruction examples."""
+
+import json
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from instpt_assets.mixture.arrays import TokenizedRows
+from instpt_assets.mixture.instructions import RESPONSE_SPANS, TUNING
+from instpt_assets.mixture.mix import ORDER, SOURCES, STARTS
+from instpt_assets.mixture.ordering import rekey, row_keys
+
+IGNORED = -100
+"""Label of a token without loss."""
+
+Ints = npt.NDArray[np.int64]
+
+
+class SequenceSource(Protocol):
+    """Sequences in training order."""
+
+    sequence_length: int
+
+    def __len__(self) -> int: ...
+
+    def sequence(self, index: int) -> tuple[Ints, Ints]:
+        """Token ids [sequence_length] and labels [sequence_length]: not shifted, -100 where there is no loss."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a row that stands in a training sequence."""
+
+    asset: str
+    partition: str
+    row: int
+    row_id: str
+    document_ids: tuple[str, ...]
+    begin: int
+    """First token, counted from the row's begin."""
+    num_tokens: int
+
+
+class MixtureSequences:
+    """The sequences of a mixture: rows one behind the other, cut every `sequence_length` tokens; loss on all tokens.
+
+    Args:
+        folder: what `build_mixture` wrote.
+        source_folders: the tokenized artifacts that it names, by asset and partition.
+
+    Raises:
+        ValueError: a source is missing.
+    """
+
+    def __init__(self, folder: Path, source_folders: Mapping[tuple[str, str], Path]) -> None:
+        index = json.loads((folder / SOURCES).read_text())
+        self.sequence_length: int = index["sequence_length"]
+        self.num_tokens: int = index["num_tokens"]
+        self.sources: list[tuple[str, str]] = [(source["asset"], source["partition"]) for source in index["sources"]]
+        missing = [f"{asset}/{partition}" for asset, partition in self.sources if (asset, partition) not in source_folders]
+        if missing:
+            raise ValueError(f"the mixture names tokens that are not given: {', '.join(missing)}")
+        order = np.load(folder / ORDER, mmap_mode="r")
+        self._source, self._row = order["source"], order["row"]
+        self._starts: Ints = np.load(folder / STARTS, mmap_mode="r")
+        folders = [source_folders[source] for source in self.sources]
+        self._tokens = lru_cache(maxsize=_max_open_sources())(lambda source: TokenizedRows(folders[source]))
+
+    def __len__(self) -> int:
+        return self.num_tokens // self.sequence_length
+
+    def sequence(self, index: int) -> tuple[Ints, Ints]:
+        """Token ids and labels [sequence_length]; labels are the ids."""
+        ids = np.empty(self.sequence_length, dtype=np.int64)
+        filled = 0
+        for source, row, begin, count in self._pieces(index):
+            rows = self._tokens(source)
+            first = rows.offsets[row] + begin
+            ids[filled : filled + count] = rows.tokens[first : first + count]
+            filled += count
+        return ids, ids.copy()
+
+    def trace(self, index: int) -> list[Piece]:
+        """Where the tokens of a sequence come from, in order."""
+        pieces: list[Piece] = []
+        for source, row, begin, count in self._pieces(index):
+            rows = self._tokens(source)
+            row_id, document_ids = (rows.column(name)[row].as_py() for name in ("row_id", "document_ids"))
+            pieces.append(Piece(*self.sources[source], row, row_id, tuple(document_ids), begin, count))
+        return pieces
+
+    def _pieces(self, index: int) -> list[tuple[int, int, int, int]]:
+        """Source, row, first token in it and number of tokens of each piece of a sequence."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        begin, end = index * self.sequence_length, (index + 1) * self.sequence_length
+        first = int(np.searchsorted(self._starts, begin, side="right")) - 1
+        last = int(np.searchsorted(self._starts, end, side="left"))
+        starts = self._starts[first : last + 1]
+        from_, to = np.maximum(starts[:-1], begin), np.minimum(starts[1:], end)
+        columns = (self._source[first:last], self._row[first:last], from_ - starts[:-1], to - from_)
+        return [(int(a), int(b), int(c), int(d)) for a, b, c, d in zip(*columns, strict=True)]
+
+
+class InstructionSequences:
+    """Instruction examples packed whole into sequences, in a random order and as many passes as it takes; loss on responses only.
+
+    An example joins a sequence if it fits, else begins the next; the rest of a sequence is padded with EOS. The EOS that ends a
+    response is learned with it. Examples longer than a sequence are left out.
+
+    Args:
+        folder: what `tokenize_instructions` wrote.
+        components: of its components, those that have responses (`tuning_pairs`, `general`).
+        num_sequences: how many sequences there shall be.
+        seed: of the order.
+        sequence_length: tokens a sequence.
+
+    Attributes:
+        statistics: num_examples (that fit), num_too_long, num_packed (examples in the sequences, repeats counted), repetition,
+            num_response_tokens (with loss, EOS included), padding_fraction.
+
+    Raises:
+        ValueError: a component has no responses, or no example fits.
+    """
+
+    def __init__(self, folder: Path, components: Sequence[str], *, num_sequences: int, seed: int, sequence_length: int) -> None:
+        if TUNING in components:
+            raise ValueError(f"rows of '{TUNING}' have no single response; instruction tuning takes 'tuning_pairs' and 'general'")
+        self.sequence_length = sequence_length
+        self._rows = TokenizedRows(folder)
+        self._spans: Ints = np.load(folder / RESPONSE_SPANS, mmap_mode="r")
+        tokens = self._rows.num_tokens()
+        member = np.isin(self._rows.column("component").to_numpy(), list(components))
+        usable = np.flatnonzero(member & (tokens <= sequence_length))
+        if not len(usable):
+            raise ValueError(f"no example of {', '.join(components)} fits into {sequence_length} tokens")
+        self._order = _passes(usable, tokens, seed=seed, num_tokens=num_sequences * sequence_length)
+        self._bounds = _pack(tokens[self._order], num_sequences, sequence_length)
+        packed = self._order[: self._bounds[-1]]
+        self.statistics: dict[str, Any] = {
+            "num_examples": len(usable),
+            "num_too_long": int(member.sum()) - len(usable),
+            "num_packed": len(packed),
+            "repetition": len(packed) / len(usable),
+            "num_response_tokens": int((np.diff(self._spans, axis=1)[packed] + 1).sum()),
+            "padding_fraction": 1 - float(tokens[packed].sum()) / (num_sequences * sequence_length),
+        }
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def sequence(self, index: int) -> tuple[Ints, Ints]:
+        """Token ids and labels [sequence_length]; labels are the ids on responses and the EOS behind them, else -100."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        eos = int(self._rows.row(0)[-1])
+        ids = np.full(self.sequence_length, eos, dtype=np.int64)
+        labels = np.full(self.sequence_length, IGNORED, dtype=np.int64)
+        begin = 0
+        for row in self._order[self._bounds[index] : self._bounds[index + 1]]:
+            example = self._rows.row(row)
+            response, end = self._spans[row] + begin
+            ids[begin : begin + len(example)] = example
+            labels[response : end + 1] = ids[response : end + 1]
+            begin += len(example)
+        return ids, labels
+
+
+def _max_open_sources() -> int:
+    """An open source holds two file descriptors, and a mixture may have more sources than a process may open files."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 4096 if limit == resource.RLIM_INFINITY else max(16, min(4096, limit // 4))
+
+
+def _passes(usable: Ints, tokens: Ints, *, seed: int, num_tokens: int) -> Ints:
+    """Passes over the examples, each in an order of its own, that hold `num_tokens` tokens or more."""
+    keys = row_keys(f"{seed}/instructions", usable)
+    count = -(-num_tokens // int(tokens[usable].sum()))
+    return np.concatenate([usable[np.argsort(rekey(keys, number), kind="stable")] for number in range(count)])
+
+
+def _pack(tokens: Ints, num_sequences: int, sequence_length: int) -> Ints:
+    """Bounds [num_sequences + 1] of the examples of each sequence."""
+    ends = np.cumsum(tokens)
+    bounds = np.zeros(num_sequences + 1, dtype=np.int64)
+    for index in range(num_sequences):
+        first = bounds[index]
+        filled = ends[first - 1] if first else 0
+        bounds[index + 1] = np.searchsorted(ends, filled + sequence_length, side="right")
+    return bounds

@@ -1,0 +1,92 @@
+"""Instruction sequences: whole examples, loss on responses and their EOS only, repeats, padding."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from instpt_assets.mixture.arrays import Row, RowWriter
+from instpt_assets.mixture.dataset import IGNORED, InstructionSequences
+
+EOS, LENGTH = 0, 32
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pair rows: row i is its number i + 1, repeated; the last quarter of it is the response; row 9 is too long."""
+    sizes = [4, 8, 12, 4, 8, 12, 16, 20, 4, 40]
+    components = ["tuning_pairs"] * 6 + ["general"] * 4
+    with RowWriter(tmp_path, vocab_size=100, eos_id=EOS, columns=[pa.field("component", pa.string())]) as writer:
+        for row, (size, component) in enumerate(zip(sizes, components, strict=True)):
+            writer.append(Row(f"row/{row}", (), [row + 1] * size, size, (component,)))
+        writer.append(Row("laid out", (), [99] * 4, 4, ("tuning",)))
+    np.save(tmp_path / "response_spans.npy", np.array([(size - size // 4, size) for size in sizes] + [(0, 0)]))
+    return tmp_path
+
+
+def sequences(folder: Path, components: tuple[str, ...] = ("tuning_pairs", "general"), seed: int = 0, num_sequences: int = 12) -> InstructionSequences:
+    return InstructionSequences(folder, components, num_sequences=num_sequences, seed=seed, sequence_length=LENGTH)
+
+
+def test_examples_stand_whole_and_only_responses_with_their_eos_have_labels(folder: Path) -> None:
+    source = sequences(folder)
+    seen: Counter[int] = Counter()
+    for index in range(len(source)):
+        ids, labels = source.sequence(index)
+        assert ids.shape == labels.shape == (LENGTH,)
+        assert ids.dtype == labels.dtype == np.int64
+        place = 0
+        while place < LENGTH and ids[place] != EOS:
+            value = int(ids[place])
+            size = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: 12, 7: 16, 8: 20, 9: 4}[value]
+            quarter = size // 4
+            assert ids[place : place + size + 1].tolist() == [value] * size + [EOS]
+            assert labels[place : place + size + 1].tolist() == [IGNORED] * (size - quarter) + [value] * quarter + [EOS]
+            seen[value] += 1
+            place += size + 1
+        assert (ids[place:] == EOS).all()
+        assert (labels[place:] == IGNORED).all()
+    assert seen.total() == source.statistics["num_packed"]
+    assert source.statistics["num_too_long"] == 1
+    assert source.statistics["num_examples"] == len(seen) == 9
+    assert source.statistics["repetition"] == pytest.approx(seen.total() / 9)
+
+
+def test_statistics_count_labels_and_padding(folder: Path) -> None:
+    source = sequences(folder)
+    drawn = [source.sequence(index) for index in range(len(source))]
+    assert source.statistics["num_response_tokens"] == sum(int((labels != IGNORED).sum()) for _, labels in drawn)
+    padding = sum(LENGTH - int((ids != EOS).sum()) for ids, _ in drawn) - source.statistics["num_packed"]
+    assert source.statistics["padding_fraction"] == pytest.approx(padding / (len(source) * LENGTH))
+
+
+def test_no_example_repeats_before_all_were_seen(folder: Path) -> None:
+    source = sequences(folder, num_sequences=20)
+    first = [int(value) for index in range(20) for value in dict.fromkeys(source.sequence(index)[0].tolist()) if value != EOS]
+    assert sorted(first[:9]) == list(range(1, 10))
+    assert sorted(first[9:18]) == list(range(1, 10))
+    assert first[:9] != first[9:18]
+
+
+def test_the_seed_decides_the_order(folder: Path) -> None:
+    def stream(seed: int) -> list[int]:
+        source = sequences(folder, seed=seed)
+        return np.concatenate([source.sequence(index)[0] for index in range(len(source))]).tolist()
+
+    assert stream(0) == stream(0)
+    assert stream(0) != stream(1)
+
+
+def test_components_are_chosen_by_name(folder: Path) -> None:
+    source = sequences(folder, components=("general",))
+    values = {int(value) for index in range(len(source)) for value in source.sequence(index)[0]}
+    assert values == {EOS, 7, 8, 9}
+
+
+def test_components_without_responses_and_sequences_too_short_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="no single response"):
+        sequences(folder, components=("tuning",))
+    with pytest.raises(ValueError, match="no example of general fits into 3 tokens"):
+        InstructionSequences(folder, ("general",), num_sequences=1, seed=0, sequence_length=3)

@@ -1,0 +1,266 @@
+"""The mixture: exact accounting, ratios and repetitions, equal budgets, determinism, documents that stand once."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from instpt_assets.mixture.arrays import Row, RowWriter
+from instpt_assets.mixture.dataset import MixtureSequences
+from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.recipe.arms import Component
+
+LENGTH, BATCH = 16, 64
+EOS = 0
+
+
+def write_rows(folder: Path, rows: Sequence[tuple[str, Sequence[str], int]], component: str | None = None) -> Path:
+    """Rows (row_id, document_ids, tokens) of random ids above 0."""
+    draw = np.random.default_rng(len(rows))
+    columns = [] if component is None else [pa.field("component", pa.string())]
+    with RowWriter(folder, vocab_size=1000, eos_id=EOS, columns=columns) as writer:
+        for row_id, documents, size in rows:
+            ids = draw.integers(1, 1000, size - 1).tolist()
+            writer.append(Row(row_id, documents, ids, 4 * size, () if component is None else (component,)))
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> dict[str, Path]:
+    sizes = np.random.default_rng(1).integers(2, 40, (3, 50))
+    return {
+        f"c--{shard}": write_rows(tmp_path / f"raw{shard}", [(f"c--{shard}/{i}", [f"c--{shard}/{i}"], int(n)) for i, n in enumerate(row)])
+        for shard, row in enumerate(sizes)
+    }
+
+
+@pytest.fixture
+def augmented(tmp_path: Path) -> dict[str, Path]:
+    """Texts of two documents each: documents 0 to 19 of every shard."""
+    return {
+        f"c--{shard}": write_rows(
+            tmp_path / f"augmented{shard}", [(f"t{shard}/{i}", [f"c--{shard}/{2 * i}", f"c--{shard}/{2 * i + 1}"], 50 + i) for i in range(10)]
+        )
+        for shard in range(3)
+    }
+
+
+@pytest.fixture
+def instructions(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "instructions", [(f"set/{i}", [], 10 + i) for i in range(10)], component="tuning")
+
+
+def folders(raw: Mapping[str, Path], augmented: Mapping[str, Path] | None = None, instructions: Path | None = None) -> dict[tuple[str, str], Path]:
+    found = {("tokenized_raw", shard): folder for shard, folder in raw.items()}
+    found |= {("synthesized/tokenized_augmented", shard): folder for shard, folder in (augmented or {}).items()}
+    return found | ({("tokenized_instructions", "all"): instructions} if instructions else {})
+
+
+def build(out: Path, mixture: Sequence[Component], raw: Mapping[str, Path], **changes: Any) -> dict[str, Any]:
+    arguments = {"seed": 0, "num_steps": 20, "batch_tokens": BATCH, "sequence_length": LENGTH} | changes
+    return build_mixture(mixture, raw=raw, out=out, **arguments)
+
+
+def corpus(pair_set: str | None = None, **amount: float) -> Component:
+    return Component(component="corpus", pair_set=pair_set, **amount)
+
+
+def tuning(**amount: float) -> Component:
+    return Component(component="tuning", **amount)
+
+
+def documents(out: Path) -> list[tuple[str, str, int]]:
+    sources = json.loads((out / "sources.json").read_text())["sources"]
+    return [(sources[s]["asset"], sources[s]["partition"], int(r)) for s, r in np.load(out / "order.npy")]
+
+
+def test_every_token_of_the_sequences_is_a_token_of_a_named_row_and_none_is_lost(raw: dict[str, Path], tmp_path: Path) -> None:
+    statistics = build(tmp_path / "out", [corpus()], raw)
+    sequences = MixtureSequences(tmp_path / "out", folders(raw))
+    assert len(sequences) == statistics["num_sequences"] == 20 * BATCH // LENGTH
+    stream = np.concatenate([sequences.sequence(index)[0] for index in range(len(sequences))])
+    expected = []
+    for asset, partition, row in documents(tmp_path / "out"):
+        folder = folders(raw)[asset, partition]
+        begin, end = np.load(folder / "offsets.npy")[row : row + 2]
+        expected.append(np.load(folder / "tokens.npy")[begin:end])
+    whole = np.concatenate(expected)
+    assert np.array_equal(stream, whole[: 20 * BATCH])
+    assert 0 <= len(whole) - 20 * BATCH == statistics["cut_tokens"] < len(expected[-1])
+
+
+def test_the_loss_is_on_all_tokens(raw: dict[str, Path], tmp_path: Path) -> None:
+    build(tmp_path / "out", [corpus()], raw)
+    ids, labels = MixtureSequences(tmp_path / "out", folders(raw)).sequence(7)
+    assert ids.dtype == labels.dtype == np.int64
+    assert ids.shape == (LENGTH,)
+    assert np.array_equal(ids, labels)
+    assert ids is not labels
+
+
+def test_the_table_accounts_for_the_budget_exactly(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    statistics = build(tmp_path / "out", [corpus(), tuning(repetition=2)], raw, instructions=instructions)
+    table = pl.read_parquet(tmp_path / "out/data-00000.parquet")
+    assert table["num_tokens"].sum() == statistics["num_tokens"] == 20 * BATCH
+    assert table["num_documents"].sum() == len(documents(tmp_path / "out")) == statistics["num_documents"]
+    assert sum(part["num_tokens"] for part in statistics["components"].values()) == 20 * BATCH
+    assert sum(part["share"] for part in statistics["components"].values()) == pytest.approx(1)
+
+
+def test_arms_of_one_budget_train_on_equally_many_tokens(
+    raw: dict[str, Path], augmented: dict[str, Path], instructions: Path, tmp_path: Path
+) -> None:
+    vanilla = build(tmp_path / "vanilla", [corpus()], raw)
+    mix = build(tmp_path / "mix", [corpus(), tuning(repetition=1)], raw, instructions=instructions)
+    instruct = build(tmp_path / "instruct", [corpus("synthesized"), tuning(repetition=1)], raw, augmented=augmented, instructions=instructions)
+    assert vanilla["num_tokens"] == mix["num_tokens"] == instruct["num_tokens"] == 20 * BATCH
+    assert len({np.load(tmp_path / arm / "starts.npy")[-1] for arm in ("vanilla", "mix", "instruct")}) == 1
+
+
+def test_documents_that_the_pair_set_chose_stand_only_in_its_texts(raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path) -> None:
+    statistics = build(tmp_path / "out", [corpus("synthesized")], raw, augmented=augmented, num_steps=200)
+    names: Counter[str] = Counter()
+    for asset, partition, row in set(documents(tmp_path / "out")):
+        folder = folders(raw, augmented)[asset, partition]
+        names.update(pl.read_parquet(folder / "data-00000.parquet")["document_ids"][row].to_list())
+    assert names == {f"c--{shard}/{i}": 1 for shard in range(3) for i in range(50)}
+    assert statistics["left_out_documents"] == 60
+    assert pl.read_parquet(tmp_path / "out/data-00000.parquet").filter(asset="tokenized_raw")["left_out_documents"].to_list() == [20, 20, 20]
+
+
+def test_a_repetition_is_that_many_passes_to_within_one_document(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    build(tmp_path / "out", [corpus(), tuning(repetition=2.5)], raw, instructions=instructions)
+    drawn = Counter(row for asset, _, row in documents(tmp_path / "out") if asset == "tokenized_instructions")
+    assert set(drawn.values()) == {2, 3}
+    tokens = sum(count * (10 + row) for row, count in drawn.items())
+    available = sum(range(10, 20))
+    assert abs(tokens - 2.5 * available) <= 19 / 2
+    row = pl.read_parquet(tmp_path / "out/data-00000.parquet").filter(component="tuning").to_dicts()[0]
+    assert row["num_tokens"] == tokens
+    assert row["repetition"] == pytest.approx(tokens / available)
+
+
+def test_ratios_are_shares_of_the_budget_to_within_one_document(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    statistics = build(tmp_path / "out", [corpus(ratio=0.7), tuning(ratio=0.3)], raw, instructions=instructions)
+    assert statistics["components"]["tuning"]["num_tokens"] == pytest.approx(0.3 * 20 * BATCH, abs=19 / 2 + 1)
+    assert statistics["num_tokens"] == 20 * BATCH
+
+
+def test_the_filler_repeats_where_data_is_short_and_says_how_often(raw: dict[str, Path], tmp_path: Path) -> None:
+    available = sum(int(np.load(folder / "offsets.npy")[-1]) for folder in raw.values())
+    statistics = build(tmp_path / "out", [corpus()], raw, num_steps=150)
+    assert statistics["components"]["corpus"]["repetition"] == pytest.approx(150 * BATCH / available)
+    passes = 150 * BATCH // available
+    assert set(Counter(documents(tmp_path / "out")).values()) == {passes, passes + 1}
+
+
+@pytest.mark.parametrize(
+    ("mixture", "component"),
+    [
+        ([corpus(max_repetition=1.5), tuning(repetition=1)], "corpus"),
+        ([corpus(), tuning(repetition=3, max_repetition=2)], "tuning"),
+        ([corpus(ratio=0.5), tuning(ratio=0.5, max_repetition=3)], "tuning"),
+    ],
+)
+def test_too_many_passes_stop_with_the_tokens_available_and_needed(
+    mixture: list[Component], component: str, raw: dict[str, Path], instructions: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"component '{component}' has [\d,]+ tokens available and needs [\d,]+: .* max_repetition"):
+        build(tmp_path / "out", mixture, raw, instructions=instructions, num_steps=150)
+
+
+def test_a_mixture_that_leaves_nothing_to_the_filler_is_refused(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave none to 'corpus'"):
+        build(tmp_path / "out", [corpus(), tuning(repetition=9)], raw, instructions=instructions)
+
+
+def test_shards_and_documents_that_do_not_fit_together_are_refused(raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shards differ: c--2"):
+        build(tmp_path / "out", [corpus("synthesized")], raw, augmented={key: augmented[key] for key in ("c--0", "c--1")})
+    foreign = augmented | {"c--0": augmented["c--1"]}
+    with pytest.raises(ValueError, match="of c--0 names documents that its tokenized_raw lacks"):
+        build(tmp_path / "out", [corpus("synthesized")], raw, augmented=foreign)
+    with pytest.raises(ValueError, match="go with a pair_set"):
+        build(tmp_path / "out", [corpus("synthesized")], raw)
+
+
+def test_the_seed_decides_the_order_and_nothing_else_does(raw: dict[str, Path], tmp_path: Path) -> None:
+    build(tmp_path / "a", [corpus()], raw)
+    build(tmp_path / "b", [corpus()], dict(reversed(raw.items())))
+    build(tmp_path / "c", [corpus()], raw, seed=1)
+    for name in ("order.npy", "starts.npy", "sources.json", "data-00000.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert documents(tmp_path / "a") != documents(tmp_path / "c")
+
+
+def test_a_new_shard_leaves_the_order_of_the_others_rows(raw: dict[str, Path], tmp_path: Path) -> None:
+    fewer = {key: raw[key] for key in ("c--0", "c--2")}
+    build(tmp_path / "few", [corpus()], fewer)
+    build(tmp_path / "all", [corpus()], raw)
+    few, every = documents(tmp_path / "few")[:-1], documents(tmp_path / "all")[:-1]
+    common = set(few) & set(every)
+    assert len(common) > 10
+    assert [d for d in few if d in common] == [d for d in every if d in common]
+
+
+def test_documents_of_all_sources_are_shuffled_together(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    build(tmp_path / "out", [corpus(), tuning(repetition=2)], raw, instructions=instructions, num_steps=60)
+    order = documents(tmp_path / "out")
+    places = [place / len(order) for place, (asset, _, _) in enumerate(order) if asset == "tokenized_instructions"]
+    assert len(places) == 20
+    assert 0.3 < np.mean(places) < 0.7
+    rows = np.array([row for asset, partition, row in order if (asset, partition) == ("tokenized_raw", "c--0")])
+    assert abs(np.corrcoef(rows, np.arange(len(rows)))[0, 1]) < 0.35
+
+
+def test_a_document_drawn_early_from_its_component_does_not_stand_early_in_training(tmp_path: Path) -> None:
+    raw = {"c--0": write_rows(tmp_path / "raw", [(str(i), [str(i)], 8) for i in range(4000)])}
+    build(tmp_path / "half", [corpus()], raw, num_steps=250)
+    build(tmp_path / "quarter", [corpus()], raw, num_steps=125)
+    quarter = set(documents(tmp_path / "quarter"))
+    places = [place for place, document in enumerate(documents(tmp_path / "half")) if document in quarter]
+    assert len(places) == len(quarter) == 1000
+    assert np.mean(places) == pytest.approx(1000, abs=60)
+
+
+def test_a_trace_names_the_rows_and_documents_of_a_sequence(raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path) -> None:
+    build(tmp_path / "out", [corpus("synthesized")], raw, augmented=augmented)
+    sources = folders(raw, augmented)
+    sequences = MixtureSequences(tmp_path / "out", sources)
+    named: set[str] = set()
+    for index in range(len(sequences)):
+        pieces = sequences.trace(index)
+        tokens = []
+        for piece in pieces:
+            folder = sources[piece.asset, piece.partition]
+            begin = np.load(folder / "offsets.npy")[piece.row] + piece.begin
+            tokens.append(np.load(folder / "tokens.npy")[begin : begin + piece.num_tokens])
+            row = pl.read_parquet(folder / "data-00000.parquet").row(piece.row, named=True)
+            assert (piece.row_id, list(piece.document_ids)) == (row["row_id"], row["document_ids"])
+            named.update(piece.document_ids)
+        assert np.array_equal(np.concatenate(tokens), sequences.sequence(index)[0])
+    assert any(len(piece.document_ids) == 2 for index in range(len(sequences)) for piece in sequences.trace(index))
+    with pytest.raises(IndexError):
+        sequences.sequence(len(sequences))
+
+
+def test_a_missing_source_is_named(raw: dict[str, Path], tmp_path: Path) -> None:
+    build(tmp_path / "out", [corpus()], raw)
+    with pytest.raises(ValueError, match="not given: tokenized_raw/c--1"):
+        MixtureSequences(tmp_path / "out", folders({key: raw[key] for key in ("c--0", "c--2")}))
+
+
+def test_an_empty_shard_and_a_mixture_without_corpus_work(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    with_empty = raw | {"c--9": write_rows(tmp_path / "empty", [])}
+    build(tmp_path / "a", [corpus()], with_empty)
+    assert pl.read_parquet(tmp_path / "a/data-00000.parquet")["num_tokens"].to_list()[-1] == 0
+    only = build(tmp_path / "b", [tuning()], {}, instructions=instructions)
+    assert only["components"]["tuning"]["share"] == 1
+    with pytest.raises(ValueError, match="component 'corpus' holds no document"):
+        build(tmp_path / "c", [corpus()], {})
