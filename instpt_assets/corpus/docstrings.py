@@ -4,7 +4,8 @@ The rules, in order:
 1. A first paragraph that is a call (`cross(input, other, *, dim=-1) -> Tensor`) is the signature, not prose.
 2. Sections are told by an underlined title or by a Google heading (`Args:`). Examples, See Also and References are left out.
 3. Parameter, return and exception sections become lines `name (type): description`.
-4. Doctests, literal blocks, tables, directives and placeholders that are filled in at import (`%(name)s`) are dropped; of admonitions (`.. note::`) title and text stay.
+4. Doctests, literal blocks, tables, directives and placeholders filled in at import (`%(name)s`) are dropped; of admonitions
+   (`.. note::`) title and text stay.
 5. Lines of a paragraph are joined, list items stay lines of their own.
 6. Roles, double backticks, emphasis, links and escapes become the plain text that they show.
 """

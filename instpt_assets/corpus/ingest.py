@@ -1,0 +1,73 @@
+"""Ingesting a shard into `raw_corpus`: every record read ends as a document or, with reason and position, among the rejected."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from instpt_assets.corpus.normalizing import normalize, replace_surrogates
+from instpt_assets.corpus.records import MAX_REJECTED_CHARACTERS, Record, Rejection, read_records
+from instpt_assets.corpus.shards import Shard
+from instpt_assets.corpus.tables import DOCUMENTS, TableWriter
+from instpt_assets.recipe.corpora import Corpus
+
+_REJECTED = pa.schema([("record", pa.string()), ("reason", pa.string()), ("position", pa.int64())])
+
+
+def ingest(shard: Shard, corpus: Corpus, *, out: Path) -> dict[str, Any]:
+    """Write a shard's documents (`data-*.parquet`) and what is rejected (`rejected.parquet`).
+
+    Texts are normalised (`normalizing`). A document's id is `<corpus>/<its own id>`, or `<corpus>/<shard>-<position>` where the corpus
+    has no ids. Its metadata are the record's other fields, with the corpus's licence or else its own under `license`.
+
+    Args:
+        shard: what to read.
+        corpus: its fields and licence.
+        out: an existing folder.
+
+    Returns:
+        num_read = num_documents + num_rejected, num_characters (of the documents), rejected_by_reason.
+
+    Raises:
+        SourceError: the shard's file cannot be read.
+    """
+    characters = 0
+    reasons: Counter[str] = Counter()
+    seen: set[bytes] = set()
+    with TableWriter(out, "data", DOCUMENTS) as documents, TableWriter(out, "rejected.parquet", _REJECTED) as rejected:
+        for item in read_records(shard, corpus):
+            row = _document(item, shard, corpus, seen) if isinstance(item, Record) else item
+            if isinstance(row, Rejection):
+                reasons[row.reason.split(":")[0]] += 1
+                rejected.write({"record": row.record, "reason": row.reason, "position": row.position})
+            else:
+                characters += len(row["text"])
+                documents.write(row)
+    return {
+        "num_read": documents.num_rows + rejected.num_rows,
+        "num_documents": documents.num_rows,
+        "num_rejected": rejected.num_rows,
+        "num_characters": characters,
+        "rejected_by_reason": dict(sorted(reasons.items())),
+    }
+
+
+def _document(record: Record, shard: Shard, corpus: Corpus, seen: set[bytes]) -> dict[str, str] | Rejection:
+    text = normalize(record.text)
+    own_id = f"{shard.slug}-{record.position:08d}" if record.id is None else " ".join(normalize(record.id).split())
+    digest = hashlib.blake2b(own_id.encode(), digest_size=16).digest()
+    problem = "empty text" if not text else "missing id" if not own_id else f"duplicate id: '{own_id}'" if digest in seen else None
+    if problem is not None:
+        shown = json.dumps({"id": record.id, "text": record.text, **record.fields}, ensure_ascii=False)
+        return Rejection(replace_surrogates(shown[:MAX_REJECTED_CHARACTERS]), problem, record.position)
+    seen.add(digest)
+    metadata = {**record.fields, "license": corpus.license or record.fields.get("license")}
+    return {
+        "document_id": f"{shard.corpus}/{own_id}",
+        "text": text,
+        "source": shard.url,
+        "metadata": replace_surrogates(json.dumps(metadata, sort_keys=True, ensure_ascii=False)),
+    }
