@@ -6,7 +6,8 @@ shots has the same ids in both.
 
 Text that comes from documents never acts as a marker. Where the tokenizer knows all markers as special tokens, document text is
 encoded with the matching of special tokens off. Where it does not (the released 7B model), a marker or special token inside a
-document's text is escaped in the prompt by a space behind its first character (`</END>` becomes `< /END>`), and `count_escapes` counts them.
+document's text is escaped in the prompt by a space behind its first character (`</END>` becomes `< /END>`), and `count_escapes` counts
+them.
 """
 
 import re

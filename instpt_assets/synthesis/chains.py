@@ -1,0 +1,131 @@
+"""Chains: which passages of a shard are synthesized together, in which order, and under which identity.
+
+A chain is M consecutive passages of the documents that the pair set chose. So that an edit does not move all later boundaries along,
+chains start anew at anchor documents: those whose id has the smallest hash among the documents that begin within M passages before or
+after their own beginning. Anchors lie M + 1 passages apart at the least and about 2 M + 1 on average, or at each document where
+documents are longer than M passages; an edit that adds a passage moves the boundaries up to the next anchor only.
+
+Everything here is a pure function of texts and ids.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from instpt_assets.corpus.passages import cut_passages
+from instpt_assets.corpus.select import selected
+from instpt_assets.store.manifest import canonical_json
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+_GENERATING_FIELDS = ("max_model_len", "max_new_tokens", "temperature", "seed", "dtype")
+"""Fields of a pair set that decide what a chain of given texts becomes; the others decide which chains there are."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a document; joined in order, a document's passages are the document."""
+
+    passage_id: str
+    document_id: str
+    text: str
+    selected: bool
+    """Whether the pair set chose its document."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Passages to be synthesized in order."""
+
+    chain_id: str
+    """16 hexadecimal digits over the ids and texts of its passages."""
+    identity: str
+    """40 hexadecimal digits over the texts and all else that decides what is generated: equal identities, interchangeable results."""
+    passages: tuple[Passage, ...]
+
+
+def read_documents(tables: Iterable[Path], batch_rows: int = 512) -> Iterator[tuple[str, str]]:
+    """(document_id, text) of every row of the tables, in order, a batch of rows in memory at a time."""
+    for table in tables:
+        for batch in pl.scan_parquet(table).select("document_id", "text").collect_batches(chunk_size=batch_rows, maintain_order=True):
+            yield from batch.iter_rows()
+
+
+def cut_documents(
+    documents: Iterable[tuple[str, str]], *, count_tokens: CountTokens, max_tokens: int, fraction: float
+) -> Iterator[Passage]:
+    """The passages of the documents, in order, those of documents that were not chosen included.
+
+    Args:
+        documents: (document_id, text).
+        count_tokens: tokens of each text, as the writer of the pairs counts.
+        max_tokens: longest passage, in tokens.
+        fraction: share of the documents that is chosen, by hash of their ids.
+    """
+    for document_id, text in documents:
+        chosen = selected(document_id, fraction)
+        for position, piece in enumerate(cut_passages(text, count_tokens, max_tokens)):
+            yield Passage(f"{document_id}/{position:05d}", document_id, piece, chosen)
+
+
+def plan_chains(passages: Iterable[Passage], *, shots: int, context: str) -> list[Chain]:
+    """Chains over the chosen passages, each passage in exactly one.
+
+    Args:
+        passages: of a shard, in order.
+        shots: longest chain, M.
+        context: see `generation_context`.
+    """
+    documents = dict[str, list[Passage]]()
+    for passage in passages:
+        if passage.selected:
+            documents.setdefault(passage.document_id, []).append(passage)
+    anchors = _anchors(list(documents), [len(own) for own in documents.values()], shots)
+    chains, open_chain = [], list[Passage]()
+    for document_id, own in documents.items():
+        for passage in own:
+            if len(open_chain) == shots or (open_chain and passage is own[0] and document_id in anchors):
+                chains.append(_chain(open_chain, context))
+                open_chain = []
+            open_chain.append(passage)
+    if open_chain:
+        chains.append(_chain(open_chain, context))
+    return chains
+
+
+def generation_context(recipe: Mapping[str, Any], code_version: int, synthesizer_digest: str) -> str:
+    """What, beside its texts, decides what a chain becomes: the writer and the fields of the pair set that touch generation."""
+    fields = {name: recipe[name] for name in _GENERATING_FIELDS}
+    return canonical_json({"recipe": fields, "code_version": code_version, "synthesizer": synthesizer_digest})
+
+
+def chain_identity(context: str, texts: Iterable[str]) -> str:
+    """The identity of a chain of those texts under that context."""
+    return hashlib.sha256(canonical_json([context, *texts]).encode()).hexdigest()[:40]
+
+
+def _chain(passages: list[Passage], context: str) -> Chain:
+    content = canonical_json([[p.passage_id, p.text] for p in passages])
+    chain_id = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return Chain(chain_id, chain_identity(context, (p.text for p in passages)), tuple(passages))
+
+
+def _anchors(document_ids: Sequence[str], num_passages: Sequence[int], reach: int) -> set[str]:
+    """Documents with the smallest hash among those that begin within `reach` passages of their own beginning."""
+    starts, position = [], 0
+    for number in num_passages:
+        starts.append(position)
+        position += number
+    ranks = [hashlib.sha256(f"anchor:{document_id}".encode()).digest() for document_id in document_ids]
+    found, first, end = set(), 0, 0
+    for index, start in enumerate(starts):
+        while starts[first] < start - reach:
+            first += 1
+        while end < len(starts) and starts[end] <= start + reach:
+            end += 1
+        if ranks[index] == min(ranks[first:end]):
+            found.add(document_ids[index])
+    return found
