@@ -1,0 +1,42 @@
+# make demo         set up, materialize the whole graph of the demo recipe, print the comparison
+# make materialize  the same for INSTPT_RECIPE; SELECT='<Dagster asset selection>', SHARDS='<shard> <shard> …'
+# make ui           Dagster's UI at http://$(HOST):$(PORT), the recipe's shards registered
+# make test         set up and pass the tests
+# make check        lint, format, types
+# make acceptance   what takes long: kill and fault series, large backfills, benchmarks
+# Environment: INSTPT_RECIPE, INSTPT_EXECUTION, INSTPT_STORE, DAGSTER_HOME, INSTPT_EXTRA (README.md).
+
+HOST ?= 127.0.0.1
+PORT ?= 3000
+export SELECT SHARDS
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
+
+.PHONY: demo materialize ui test check acceptance setup clean
+
+demo: setup
+	INSTPT_RECIPE=demo python -m instpt_assets.defs.materialize
+
+materialize: setup
+	python -m instpt_assets.defs.materialize $${SELECT:+--select "$$SELECT"} $${SHARDS:+--shards "$$SHARDS"}
+
+ui: setup
+	DAGSTER_HOME="$$(python -m instpt_assets.defs.home)" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
+
+test: setup
+	python -m pytest
+
+check: setup
+	ruff check .
+	ruff format --check .
+	mypy
+
+acceptance: setup
+	python -m pytest -m slow --timeout=3600 --durations=0 -rA
+
+setup:
+	@deploy/setup.sh
+
+# What can be made again; the store and Dagster's history under .instpt stay.
+clean:
+	rm -rf .venv .instpt/tools .mypy_cache .ruff_cache .pytest_cache
