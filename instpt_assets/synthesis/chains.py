@@ -1,9 +1,11 @@
 """Chains: which passages of a shard are synthesized together, in which order, and under which identity.
 
 A chain is M consecutive passages of the documents that the pair set chose. So that an edit does not move all later boundaries along,
-chains start anew at anchor documents: those whose id has the smallest hash among the documents that begin within M passages before or
-after their own beginning. Anchors lie M + 1 passages apart at the least and about 2 M + 1 on average, or at each document where
-documents are longer than M passages; an edit that adds a passage moves the boundaries up to the next anchor only.
+chains start anew at anchor documents: those whose id has the smallest hash among the documents that begin within M - 1 passages before or
+after their own beginning. Anchors lie M passages apart at the least and about 2 M - 1 on average, or at every document where documents
+are longer than that. An edit that leaves the number of passages costs the document's own chains; one that changes it moves boundaries up
+to the next anchor: in 80 to 95 % of the cases it costs one more chain or none (M from 2 to 5, documents of 1 to 12 passages, measured).
+A quarter to a third of the chains are shorter than M for it.
 
 Everything here is a pure function of texts and ids.
 """
@@ -83,7 +85,7 @@ def plan_chains(passages: Iterable[Passage], *, shots: int, context: str) -> lis
     for passage in passages:
         if passage.selected:
             documents.setdefault(passage.document_id, []).append(passage)
-    anchors = _anchors(list(documents), [len(own) for own in documents.values()], shots)
+    anchors = _anchors(list(documents), [len(own) for own in documents.values()], shots - 1)
     chains, open_chain = [], list[Passage]()
     for document_id, own in documents.items():
         for passage in own:

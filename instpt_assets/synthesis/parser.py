@@ -77,7 +77,7 @@ def _pair(question: str, answer: str) -> Pair | None:
 
 
 def _options(question: str) -> tuple[str, tuple[str, ...]]:
-    before, header, listed = question.rpartition(OPTIONS_HEADER + OPTION_ITEM)
+    before, header, listed = f"\n{question}".rpartition(OPTIONS_HEADER + OPTION_ITEM)
     if not header:
         return question, ()
     options = tuple(item.strip() for item in listed.split(OPTION_ITEM))

@@ -1,5 +1,8 @@
 """Worker: instruction-response pairs for the passages of one or more shards, with one engine start."""
 
+import signal
+import sys
+
 from instpt_assets.store.store import Store
 from instpt_assets.synthesis.write_pairs import write_pairs
 from instpt_assets.workers.runtime import Report, Task, report_committed, run_task
@@ -18,4 +21,6 @@ def synthesize(task: Task, store: Store, report: Report) -> None:
 
 
 if __name__ == "__main__":
+    # A cancelled run unwinds, so that the chains finished since the last segment are kept too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run_task(synthesize)

@@ -1,0 +1,94 @@
+"""A small tokenizer with the markers as special tokens, one without, and an engine that answers by rule."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat
+from instpt_assets.synthesis.scheduler import Generated
+
+_TEXT = "The river rises in the hills and flows to the sea. What does the river do? It flows. Options: yes or no, think step by step."
+
+
+def make_tokenizer(*, markers_are_special: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", *(MARKERS if markers_are_special else ())]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([_TEXT] * 3, trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return make_tokenizer(markers_are_special=True)
+
+
+@pytest.fixture(scope="session")
+def prompt_format(tokenizer: Tokenizer) -> PromptFormat:
+    return PromptFormat(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def plain_format() -> PromptFormat:
+    return PromptFormat(make_tokenizer(markers_are_special=False))
+
+
+class RuleEngine:
+    """Answers each prompt by a rule of its last passage; of waiting requests the lowest priority number goes first.
+
+    `answer(passage)` gives the ids of a completion, or an exception for a request that fails; `raise_after` steps the engine dies.
+    """
+
+    kv_tokens = 1_000_000
+
+    def __init__(
+        self,
+        prompt_format: PromptFormat,
+        answer: Callable[[str], list[int] | Exception] | None = None,
+        *,
+        max_num_seqs: int = 4,
+        raise_after: int | None = None,
+    ) -> None:
+        self.max_num_seqs = max_num_seqs
+        self.requests: list[tuple[str, list[int], int, int]] = []
+        self.most_waiting = 0
+        self._format = prompt_format
+        self._answer = answer or self.one_pair
+        self._waiting: list[tuple[int, str, list[int]]] = []
+        self._steps_left = raise_after
+
+    def one_pair(self, passage: str) -> list[int]:
+        return self._format.encode_pairs([Pair(f"What is said of {passage[:20].strip()}?", passage[-20:].strip() or "nothing")])
+
+    def passage(self, token_ids: list[int]) -> str:
+        return re.findall(r"<CON> (.*?) </CON>\n\n", self._format.decode(token_ids), flags=re.DOTALL)[-1]
+
+    def add(self, request_id: str, token_ids: list[int], max_tokens: int, priority: int) -> None:
+        self.requests.append((self.passage(token_ids), list(token_ids), max_tokens, priority))
+        self._waiting.append((priority, request_id, list(token_ids)))
+        self.most_waiting = max(self.most_waiting, len(self._waiting))
+
+    def step(self) -> list[Generated]:
+        if self._steps_left is not None:
+            if self._steps_left == 0:
+                raise RuntimeError("out of memory")
+            self._steps_left -= 1
+        self._waiting.sort(key=lambda waiting: waiting[0])
+        taken, self._waiting = self._waiting[: self.max_num_seqs], self._waiting[self.max_num_seqs :]
+        ended = []
+        for _, request_id, token_ids in taken:
+            answer = self._answer(self.passage(token_ids))
+            ended.append(
+                Generated(request_id, error=str(answer)) if isinstance(answer, Exception) else Generated(request_id, tuple(answer), 3)
+            )
+        return ended
+
+
+@pytest.fixture
+def rule_engine() -> type[RuleEngine]:
+    return RuleEngine
