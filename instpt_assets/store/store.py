@@ -283,25 +283,32 @@ class Store:
 
     def registered_shards(self, recipe: str) -> list[str]:
         """Keys of the recipe's shards in the order of registration."""
-        folder = self.path("_registered", recipe)
-        try:
-            paths = sorted(p for p in self.fs.ls(folder, detail=False, refresh=True) if p.endswith(".json"))
-        except FileNotFoundError:
-            return []
-        return [key for path in paths for key in json.loads(self.fs.cat_file(path))]
+        return self._keys(self._registrations(recipe))
 
     def register_shards(self, recipe: str, keys: Iterable[str]) -> list[str]:
         """Append the keys that are not registered yet; returns those. Safe beside other writers."""
         wanted = list(keys)
         while True:
-            known = self.registered_shards(recipe)
-            new = [key for key in wanted if key not in set(known)]
+            # Number and known keys come from one listing: whoever registers in between takes the number, and this one looks again.
+            registrations = self._registrations(recipe)
+            known = set(self._keys(registrations))
+            new = [key for key in wanted if key not in known]
             if not new:
                 return []
-            folder = self.path("_registered", recipe)
-            number = len(self.fs.ls(folder, detail=False, refresh=True)) if known else 0
-            if self.create_text(f"{folder}/{number:08d}.json", canonical_json(new)):
+            last = int(registrations[-1].rsplit("/", 1)[-1].removesuffix(".json")) if registrations else -1
+            if self.create_text(self.path("_registered", recipe, f"{last + 1:08d}.json"), canonical_json(new)):
                 return new
+
+    def _keys(self, registrations: Iterable[str]) -> list[str]:
+        return [key for path in registrations for key in json.loads(self.fs.cat_file(path))]
+
+    def _registrations(self, recipe: str) -> list[str]:
+        """One small file a registration, numbered; a number is taken by whoever creates its file."""
+        folder = self.path("_registered", recipe)
+        try:
+            return sorted(path for path in self.fs.ls(folder, detail=False, refresh=True) if path.endswith(".json"))
+        except FileNotFoundError:
+            return []
 
 
 _VERIFIED: set[tuple[str, int, str]] = set()

@@ -1,0 +1,88 @@
+"""Recipes and executions: what is valid, and what the errors say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from instpt_assets.recipe.loading import ConfigurationError, bundled, load_execution, load_recipe
+from instpt_assets.recipe.synthesis import PairSet
+
+
+@pytest.mark.parametrize("name", bundled("recipes"))
+def test_bundled_recipes_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.description
+
+
+@pytest.mark.parametrize("name", bundled("executions"))
+def test_bundled_executions_are_valid(name: str) -> None:
+    assert load_execution(name).device in ("cpu", "cuda")
+
+
+def test_all_arms_of_the_paper_train_on_the_same_number_of_tokens() -> None:
+    recipe = load_recipe("general_500m")
+    assert recipe.pretraining.optimization.token_budget == 100_000_000_000
+    assert set(recipe.arms) == {"vanilla", "mix", "instruct"}
+
+
+def demo_with(path: Path, **changes: Any) -> Path:
+    recipe = yaml.safe_load((Path(load_recipe.__globals__["_HERE"]) / "recipes" / "demo.yaml").read_text())
+    for dotted, value in changes.items():
+        *parents, last = dotted.split("__")
+        node = recipe
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    file = path / "mine.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrainig": {}}, "pretrainig: unknown field"),
+        ({"cleaning__min_charaters": 3}, "cleaning.min_charaters: unknown field"),
+        ({"arms__instruct": {"mixture": [{"component": "corpus", "pair_set": "synthesised"}]}}, "arms.instruct: unknown pair_set 'synthesised'"),
+        ({"tokenizer__pinned_shards": ["nowhere--0000"]}, "tokenizer.pinned_shards: 'nowhere--0000' names no corpus"),
+        (
+            {"arms__mix": {"mixture": [{"component": "corpus", "ratio": 0.5}, {"component": "tuning", "ratio": 0.4}]}},
+            "ratios add up to 0.9, not 1",
+        ),
+        ({"arms__mix": {"mixture": [{"component": "corpus"}, {"component": "tuning"}]}}, "exactly one component must leave out repetition"),
+        ({"num_seeds": "two"}, "num_seeds: Input should be a valid integer"),
+        ({"pretraining__optimization__learning_rate": -1.0}, "pretraining.optimization.learning_rate: Input should be greater than 0"),
+        ({"pretraining__sequence_length": 100}, "is no multiple of sequence_length"),
+        ({"synthesizer": None}, "pair_sets need the section synthesizer"),
+        ({"name": "Not a name"}, "name: String should match pattern"),
+    ],
+)
+def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load_recipe(str(demo_with(tmp_path, **changes)))
+    assert message in str(error.value)
+    assert "Traceback" not in str(error.value) and "pydantic" not in str(error.value)
+
+
+def test_a_recipe_that_does_not_exist_names_the_bundled_ones() -> None:
+    with pytest.raises(ConfigurationError, match="neither a file nor one of the bundled ones: .*demo"):
+        load_recipe("dmeo")
+
+
+def test_broken_yaml_is_one_message(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("name: [1, 2")
+    with pytest.raises(ConfigurationError, match="not readable as YAML"):
+        load_recipe(str(file))
+
+
+def test_default_passages_let_all_shots_fit_the_window() -> None:
+    pair_set = PairSet(shots=3)
+    assert pair_set.shots * (pair_set.passage_tokens + pair_set.max_new_tokens) <= pair_set.max_model_len
+
+
+def test_a_window_that_cannot_hold_a_shot_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot hold passages"):
+        PairSet(shots=2, max_model_len=512, max_new_tokens=400)

@@ -1,0 +1,203 @@
+"""The store on disk and on an S3 server: commits, reads, races, damage."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from instpt_assets.store.making import find_or_make
+from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.store.store import CommitConflict, Store, StoreError
+
+
+def spec(recipe: dict[str, object] | None = None, *inputs: Input) -> Spec:
+    return Spec(asset="corpus/raw", partition="a--0", code_version=1, recipe=recipe or {"x": 1}, inputs=inputs)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "disk":
+        return Store(str(tmp_path / "store"))
+    endpoint = request.getfixturevalue("s3_server")
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "INSTPT_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+
+    bucket = f"bucket-{os.urandom(4).hex()}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    return Store(f"s3://{bucket}/prefix")
+
+
+def write(store: Store, wanted: Spec, text: str = "hello", **statistics: object) -> None:
+    with store.write(wanted) as draft:
+        (draft.folder / "checkpoint").mkdir()
+        (draft.folder / "checkpoint" / "model.txt").write_text(text)
+        (draft.folder / "logs").mkdir()
+        (draft.folder / "logs" / "times.txt").write_text(str(time.time_ns()))
+        draft.statistics |= statistics
+
+
+def test_committed_artifact_is_found_and_read_back(store: Store) -> None:
+    assert store.find(spec()) is None
+    write(store, spec(), num_rows=3)
+    artifact = store.find(spec())
+    assert artifact is not None
+    assert (artifact.local() / "checkpoint" / "model.txt").read_text() == "hello"
+    assert artifact.manifest.statistics == {"num_rows": 3}
+    assert {file.name for file in artifact.manifest.files} == {"checkpoint/model.txt", "logs/times.txt"}
+
+
+def test_a_failed_writer_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="stop"), store.write(spec()) as draft:
+        (draft.folder / "data.txt").write_text("half")
+        raise RuntimeError("stop")
+    assert store.find(spec()) is None
+    assert store.fs.find(store.root) == []
+
+
+def test_an_empty_artifact_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="nothing was written"), store.write(spec()):
+        pass
+
+
+def test_of_two_writers_one_commits_and_the_other_is_told(store: Store) -> None:
+    with pytest.raises(CommitConflict, match="another run committed"), store.write(spec()) as late:
+        (late.folder / "data.txt").write_text("late")
+        write(store, spec(), "early")
+    artifact = store.find(spec())
+    assert artifact is not None and artifact.file("checkpoint/model.txt").read_text() == "early"
+    assert not [path for path in store.fs.find(store.root) if path.endswith("data.txt")]
+
+
+def test_of_sixteen_racing_creators_exactly_one_wins(store: Store) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda n: store.create_text(store.path("race.json"), str(n)), range(16)))
+    assert won.count(True) == 1
+    assert store.fs.cat_file(store.path("race.json")).decode() == str(won.index(True))
+
+
+def test_logs_are_kept_but_do_not_enter_the_digest(store: Store) -> None:
+    write(store, spec({"x": 1}))
+    write(store, spec({"x": 2}))
+    first, second = store.find(spec({"x": 1})), store.find(spec({"x": 2}))
+    assert first is not None and second is not None
+    assert first.manifest.digest == second.manifest.digest
+    assert first.file("logs/times.txt").read_text() != second.file("logs/times.txt").read_text()
+
+
+def test_the_pointer_names_the_current_artifact_of_each_recipe(store: Store) -> None:
+    write(store, spec({"x": 1}))
+    write(store, spec({"x": 2}))
+    first, second = store.find(spec({"x": 1})), store.find(spec({"x": 2}))
+    assert first is not None and second is not None
+    assert store.current("demo", "corpus/raw", "a--0") is None
+    store.point("demo", first)
+    store.point("other", second)
+    store.point("demo", second)
+    store.point("other", first)
+    demo, other = store.current("demo", "corpus/raw", "a--0"), store.current("other", "corpus/raw", "a--0")
+    assert demo is not None and demo.manifest.recipe == {"x": 2}
+    assert other is not None and other.manifest.recipe == {"x": 1}
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "deleted"])
+def test_damaged_files_are_never_read(store: Store, damage: str) -> None:
+    write(store, spec())
+    artifact = store.find(spec())
+    assert artifact is not None
+    path = f"{artifact.root}/{artifact.manifest.files[0].path}"
+    if damage == "deleted":
+        store.fs.rm(path)
+    else:
+        store.fs.pipe_file(path, b"jello" if damage == "changed" else b"he")
+    with pytest.raises(StoreError, match="delete .* and materialize corpus/raw again"):
+        artifact.local()
+
+
+def test_an_unreadable_manifest_says_what_to_delete(store: Store) -> None:
+    write(store, spec())
+    artifact = store.find(spec())
+    assert artifact is not None
+    store.fs.pipe_file(f"{artifact.root}/manifest.json", b"{")
+    with pytest.raises(StoreError, match="is no manifest"):
+        store.find(spec())
+
+
+def test_shards_keep_the_order_of_their_registration(store: Store) -> None:
+    assert store.registered_shards("demo") == []
+    assert store.register_shards("demo", ["b--1", "a--1"]) == ["b--1", "a--1"]
+    assert store.register_shards("demo", ["a--1", "a--0", "c--0"]) == ["a--0", "c--0"]
+    assert store.register_shards("demo", ["a--0"]) == []
+    assert store.registered_shards("demo") == ["b--1", "a--1", "a--0", "c--0"]
+    assert store.registered_shards("other") == []
+
+
+def test_racing_registrations_lose_no_shard(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.register_shards("demo", [f"c--{n}", "c--all"]), range(8)))
+    assert sorted(store.registered_shards("demo")) == sorted([*(f"c--{n}" for n in range(8)), "c--all"])
+
+
+def test_find_or_make_makes_once(tmp_path: Path) -> None:
+    store, calls = Store(str(tmp_path)), []
+
+    def build(spec: Spec, inputs: object, out: Path) -> dict[str, object]:
+        calls.append(spec.identity)
+        (out / "x.txt").write_text("x")
+        return {"n": 1}
+
+    assert not find_or_make(store, spec(), build).reused
+    again = find_or_make(store, spec(), build)
+    assert again.reused and calls == [spec().identity]
+    assert again.artifact.manifest.statistics["n"] == 1 and "seconds" in again.artifact.manifest.statistics
+
+
+def test_identity_depends_on_recipe_code_and_digests_and_on_nothing_else() -> None:
+    one = Input(asset="a", partition="p", identity="i1", digest="d1")
+    base = spec({"x": 1}, one)
+    assert base.identity == spec({"x": 1}, one.model_copy(update={"identity": "i2"})).identity
+    assert base.identity != spec({"x": 2}, one).identity
+    assert base.identity != spec({"x": 1}, one.model_copy(update={"digest": "d2"})).identity
+    assert base.identity != base.model_copy(update={"code_version": 2}).identity
+
+
+def test_identities_do_not_change_between_releases() -> None:
+    """Golden: a change here makes everything in every store stale."""
+    assert spec({"a": [1, 2.5, "é"], "b": None}).identity == "273fa04f48ecdd584a44"
