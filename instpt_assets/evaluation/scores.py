@@ -82,7 +82,7 @@ def write_scores(found: Sequence[tuple[str, int | None, CheckpointScores]], *, a
     """Write both tables of one arm and seed.
 
     Args:
-        found: name, step (None if unknown) and scores of each checkpoint.
+        found: `<pretrained|instruction_tuned>_checkpoint/<folder>`, step (None if unknown) and scores of each checkpoint.
         arm: the arm.
         seed: its repeat.
         out: an existing folder.

@@ -35,11 +35,11 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
 
         batch_size = execution.evaluation.batch_size
         scores = evaluate_checkpoint(folder / name, tasks, batch_size=batch_size, device=execution.device, progress=tell)
-        found.append((name, step, scores))
+        found.append((f"{trained}/{name}", step, scores))
     rows = write_scores(found, arm=arm, seed=int(spec.partition.removeprefix("seed-")), out=out)
     last = found[-1][2]
     return {
-        "rows": rows,
+        "num_rows": rows,
         "checkpoints": len(found),
         "examples": sum(len(scores.examples) for _, _, scores in found),
         "scores": {f"{score.task}/{score.metric}": round(score.value, 4) for score in last.scores},
