@@ -50,7 +50,7 @@ def augment(
         progress: called every few seconds with counts so far.
 
     Returns:
-        num_texts, num_passages, num_pairs, num_characters, layouts (texts by layout), dropped_pairs (by reason),
+        num_rows (texts), num_passages, num_pairs, num_characters, layouts (texts by layout), dropped_pairs (by reason),
         num_not_selected (passages), seconds.
 
     Raises:
@@ -80,7 +80,7 @@ def augment(
         if waiting:
             writer.write_table(_table(waiting))
     return {
-        "num_texts": layout_counts.total(),
+        "num_rows": layout_counts.total(),
         **{name: totals[name] for name in ("num_passages", "num_pairs", "num_characters", "num_not_selected")},
         "layouts": dict(sorted(layout_counts.items())),
         "dropped_pairs": dict(sorted(dropped.items())),
