@@ -67,9 +67,9 @@ class MixtureSequences:
         missing = [f"{asset}/{partition}" for asset, partition in self.sources if (asset, partition) not in source_folders]
         if missing:
             raise ValueError(f"the mixture names tokens that are not given: {', '.join(missing)}")
-        order = np.load(folder / ORDER, mmap_mode="r")
+        order = np.load(folder / ORDER, mmap_mode="r").view(np.ndarray)
         self._source, self._row = order["source"], order["row"]
-        self._starts: Ints = np.load(folder / STARTS, mmap_mode="r")
+        self._starts: Ints = np.load(folder / STARTS, mmap_mode="r").view(np.ndarray)
         folders = [source_folders[source] for source in self.sources]
         self._tokens = lru_cache(maxsize=_max_open_sources())(lambda source: TokenizedRows(folders[source]))
 
@@ -106,7 +106,7 @@ class MixtureSequences:
         starts = self._starts[first : last + 1]
         from_, to = np.maximum(starts[:-1], begin), np.minimum(starts[1:], end)
         columns = (self._source[first:last], self._row[first:last], from_ - starts[:-1], to - from_)
-        return [(int(a), int(b), int(c), int(d)) for a, b, c, d in zip(*columns, strict=True)]
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 class InstructionSequences:

@@ -12,19 +12,32 @@ One artifact holds three components, told apart by the table's column `component
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from instpt_assets.mixture.tokenizer import load_encoder
+import numpy as np
+import pyarrow as pa
+
+from instpt_assets.augmentation.tuning_texts import lay_out_tuning
+from instpt_assets.corpus.normalizing import normalize, replace_surrogates
+from instpt_assets.corpus.records import MAX_REJECTED_CHARACTERS, Record, Rejection, read_records
+from instpt_assets.corpus.shards import list_shards
+from instpt_assets.corpus.tables import TableWriter, read_rows
+from instpt_assets.mixture.arrays import ArrayWriter, Row, RowWriter
+from instpt_assets.mixture.tokenizer import Progress, load_encoder
+from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.recipe import GeneralInstructions
 from instpt_assets.recipe.synthesis import Layouts
+from instpt_assets.synthesis.prompt import Pair, answer_text, question_text
 
 RESPONSE_SPANS = "response_spans.npy"
 TUNING, TUNING_PAIRS, GENERAL = "tuning", "tuning_pairs", "general"
+_REJECTED = pa.schema([("record", pa.string()), ("reason", pa.string()), ("position", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,13 @@ class _Example:
 
 
 def tokenize_instructions(
-    *, collection_tables: Sequence[Path], general: GeneralInstructions | None, tokenizer: Path, layouts: Layouts, out: Path
+    *,
+    collection_tables: Sequence[Path],
+    general: GeneralInstructions | None,
+    tokenizer: Path,
+    layouts: Layouts,
+    out: Path,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tokenize the tuning collection (train split) and the general instructions (files: module docstring and `mixture.arrays`).
 
@@ -45,119 +64,96 @@ def tokenize_instructions(
 
     Args:
         collection_tables: parts of `tuning_collection`; may be empty.
-        general: JSON Lines (plain, .gz, .zst; any URL that fsspec reads) with instruction, response and, optionally, reasoning.
+        general: where they lie (records with instruction, response and, optionally, reasoning, read as a corpus is) and how many to take.
         tokenizer: a Hugging Face folder; special tokens in the text stay text.
         layouts: of the `tuning` rows.
         out: the artifact's folder.
+        progress: told the rows and tokens so far, after every batch.
 
     Returns:
         Statistics: num_rows, num_tokens, num_rejected, components (num_rows, num_tokens, num_response_tokens of each), seconds.
 
     Raises:
-        ValueError: there is no example at all.
+        ValueError: there is no example at all, or the source of the general instructions cannot be read.
     """
-    import numpy as np
-    import polars as pl
-    import pyarrow as pa
-
-    from instpt_assets.mixture.arrays import ArrayWriter, Row, RowWriter
-
     started = monotonic()
     encoder = load_encoder(tokenizer)
-    rejected: list[dict[str, Any]] = []
-    examples = chain(
-        (example for table in collection_tables for example in _tuning(table, layouts)),
-        (example for table in collection_tables for example in _tuning_pairs(table)),
-        _general(general, rejected) if general is not None else (),
-    )
     columns = ("num_rows", "num_tokens", "num_response_tokens")
     components = {name: dict.fromkeys(columns, 0) for name in (TUNING, TUNING_PAIRS, GENERAL)}
-    with RowWriter(
-        out, vocab_size=encoder.vocab_size, eos_id=encoder.eos_id, columns=[pa.field("component", pa.string())]
-    ) as writer:
-        spans = ArrayWriter(out / RESPONSE_SPANS, np.int64, width=2)
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        RowWriter(out, vocab_size=encoder.vocab_size, eos_id=encoder.eos_id, columns=[pa.field("component", pa.string())]) as writer,
+        closing(ArrayWriter(out / RESPONSE_SPANS, np.int64, width=2)) as spans,
+        TableWriter(out, "rejected.parquet", _REJECTED) as rejected,
+    ):
+        examples = chain(
+            (example for table in collection_tables for example in _tuning(table, layouts)),
+            (example for table in collection_tables for example in _tuning_pairs(table)),
+            islice(_general(general, rejected), general.max_examples) if general is not None else (),
+        )
         for batch in encoder.batches(examples, lambda example: example.text, offsets=True):
             for example, encoding in batch:
-                span = (0, 0) if example.prompt is None else _response_span(encoding.offsets, len(example.prompt))
-                size = len(example.text.encode())
-                writer.append(Row(example.row_id, (), encoding.ids, size, extra=(example.component,)))
-                spans.append([span])
-                for name, count in zip(columns, (1, len(encoding.ids) + 1, span[1] - span[0]), strict=True):
+                begin, end = (0, 0) if example.prompt is None else _response_span(encoding.offsets, len(example.prompt))
+                writer.append(Row(example.row_id, (), encoding.ids, len(example.text.encode()), extra=(example.component,)))
+                spans.append([begin, end])
+                for name, count in zip(columns, (1, len(encoding.ids) + 1, end - begin), strict=True):
                     components[example.component][name] += count
-        spans.close()
+            if progress is not None:
+                progress({"rows": writer.num_rows, "tokens": writer.num_tokens})
     if not writer.num_rows:
         raise ValueError("neither the tuning collection nor the general instructions hold an example")
-    schema = {"record": pl.String, "reason": pl.String, "position": pl.Int64}
-    pl.DataFrame(rejected, schema=schema).write_parquet(out / "rejected.parquet", compression="zstd")
     return {
         "num_rows": writer.num_rows,
         "num_tokens": writer.num_tokens,
-        "num_rejected": len(rejected),
+        "num_rejected": rejected.num_rows,
         "components": components,
         "seconds": monotonic() - started,
     }
 
 
 def _tuning(table: Path, layouts: Layouts) -> Iterator[_Example]:
-    from instpt_assets.augmentation.tuning_texts import lay_out_tuning
-
     for example_id, text in lay_out_tuning(table, layouts, split="train"):
         yield _Example(TUNING, example_id, None, text)
 
 
 def _tuning_pairs(table: Path) -> Iterator[_Example]:
-    import pyarrow.parquet as pq
-
-    from instpt_assets.synthesis.prompt import answer_text, question_text
-
-    with pq.ParquetFile(table) as file:
-        for batch in file.iter_batches(batch_size=256, columns=["example_id", "split", "context", "pairs"]):
-            for row in batch.to_pylist():
-                if row["split"] != "train":
-                    continue
-                for index, pair in enumerate(row["pairs"]):
-                    question = question_text(pair["instruction"], pair["options"] or (), pair["reasoning"])
-                    prompt = f"{row['context'].strip()}\n\n{question.strip()}"
-                    answer = answer_text(pair["response"], pair["reasoning"]).strip()
-                    yield _Example(TUNING_PAIRS, f"{row['example_id']}/{index:03d}", prompt, f"{prompt} {answer}")
+    for row in read_rows([table], ["example_id", "split", "context", "pairs"]):
+        if row["split"] == "train":
+            for index, pair in enumerate(map(Pair.from_struct, row["pairs"])):
+                prompt = f"{row['context'].strip()}\n\n{question_text(pair.instruction, pair.options, pair.reasoning).strip()}"
+                yield _Example(
+                    component=TUNING_PAIRS,
+                    row_id=f"{row['example_id']}/{index:03d}",
+                    prompt=prompt,
+                    text=f"{prompt} {answer_text(pair.response, pair.reasoning).strip()}",
+                )
 
 
-def _general(general: GeneralInstructions, rejected: list[dict[str, Any]]) -> Iterator[_Example]:
-    import fsspec
-
-    from instpt_assets.synthesis.prompt import answer_text, question_text
-
-    def read(lines: Iterable[bytes]) -> Iterator[_Example]:
-        for position, line in enumerate(lines):
-            record = _record(line)
-            if isinstance(record, str):
-                rejected.append({"record": line.decode(errors="replace"), "reason": record, "position": position})
-                continue
-            reasoning = record.get("reasoning")
-            prompt = question_text(record["instruction"].strip(), reasoning=reasoning)
-            answer = answer_text(record["response"], reasoning).strip()
-            yield _Example(GENERAL, f"{GENERAL}/{position:09d}", prompt, f"{prompt} {answer}")
-
-    with fsspec.open(general.source, "rb", compression="infer") as file:
-        yield from islice(read(file), general.max_examples)
+def _general(general: GeneralInstructions, rejected: TableWriter) -> Iterator[_Example]:
+    corpus = Corpus(source=general.source, text_field="response")
+    for shard in list_shards(GENERAL, corpus):
+        for item in read_records(shard, corpus):
+            example = _general_example(item, shard.slug) if isinstance(item, Record) else item
+            if isinstance(example, _Example):
+                yield example
+            else:
+                rejected.write(asdict(example))
 
 
-def _record(line: bytes) -> Mapping[str, Any] | str:
-    """The record of a line, or why it cannot be used."""
-    try:
-        record = json.loads(line)
-    except UnicodeDecodeError:
-        return "no UTF-8"
-    except ValueError:
-        return "no JSON"
-    if not isinstance(record, dict):
-        return "no JSON object"
-    for name in ("instruction", "response"):
-        if not isinstance(record.get(name), str) or not record[name].strip():
-            return f"no text in {name}"
-    if not isinstance(record.get("reasoning"), str | None):
-        return "reasoning is no text"
-    return record
+def _general_example(record: Record, slug: str) -> _Example | Rejection:
+    given = {"instruction": record.fields.get("instruction"), "response": record.text, "reasoning": record.fields.get("reasoning") or ""}
+    texts = {name: normalize(value).strip() for name, value in given.items() if isinstance(value, str)}
+    lacking = [name for name in ("instruction", "response") if not texts.get(name)] + [name for name in given if name not in texts]
+    if lacking:
+        shown = json.dumps({"response": record.text, **record.fields}, ensure_ascii=False)
+        return Rejection(replace_surrogates(shown[:MAX_REJECTED_CHARACTERS]), f"no text in {lacking[0]}", record.position)
+    prompt = question_text(texts["instruction"], reasoning=texts["reasoning"])
+    return _Example(
+        component=GENERAL,
+        row_id=f"{GENERAL}/{slug}/{record.position:09d}",
+        prompt=prompt,
+        text=f"{prompt} {answer_text(texts['response'], texts['reasoning'])}",
+    )
 
 
 def _response_span(offsets: Sequence[tuple[int, int]], prompt_characters: int) -> tuple[int, int]:

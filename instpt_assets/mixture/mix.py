@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instpt_assets.mixture.ordering import Keys, rekey, row_keys
+from instpt_assets.mixture.tokenizer import Progress
 from instpt_assets.recipe.arms import Component
 
 ORDER, STARTS, SOURCES, TABLE = "order.npy", "starts.npy", "sources.json", "data-00000.parquet"
@@ -79,26 +80,28 @@ def build_mixture(
     augmented: Mapping[str, Path] | None = None,
     instructions: Path | None = None,
     seed: int,
-    num_steps: int,
+    token_budget: int,
     batch_tokens: int,
     sequence_length: int,
     out: Path,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Choose, repeat and order the documents of an arm (files: module docstring).
 
     Args:
         mixture: the arm's components.
         raw: `tokenized_raw` of each shard.
-        augmented: `tokenized_augmented` of the same shards, exactly if the corpus component names a pair set: every document in it leaves `raw`.
+        augmented: `tokenized_augmented` of the same shards, exactly if the corpus component names a pair set; its documents leave `raw`.
         instructions: `tokenized_instructions`, if the mixture has `tuning` or `general`.
         seed: of all orders.
-        num_steps: optimizer steps.
+        token_budget: tokens to train on; rounded to whole steps as `Optimization.num_steps` does.
         batch_tokens: tokens a step; a multiple of sequence_length.
         sequence_length: tokens a training sequence.
         out: the artifact's folder.
+        progress: told how many sources were read, now and then.
 
     Returns:
-        Statistics: num_tokens, num_sequences, num_documents, num_sources, left_out_documents, cut_tokens (of the last document),
+        Statistics: num_steps, num_tokens, num_sequences, num_documents, num_sources, left_out_documents, cut_tokens (of the last document),
         components (num_documents, num_tokens, available_tokens, repetition, share of each), seconds.
 
     Raises:
@@ -110,8 +113,13 @@ def build_mixture(
     started = monotonic()
     if batch_tokens % sequence_length:
         raise ValueError(f"batch_tokens {batch_tokens} is no multiple of sequence_length {sequence_length}")
+    num_steps = max(1, round(token_budget / batch_tokens))
     budget = num_steps * batch_tokens
-    sources = [source for component in mixture for source in _sources(component, raw, augmented, instructions)]
+    sources: list[_Source] = []
+    for source in (source for component in mixture for source in _sources(component, raw, augmented, instructions)):
+        sources.append(source)
+        if progress is not None and len(sources) % 100 == 0:
+            progress({"sources": len(sources)})
     pools: dict[str, _Pool] = {component.component: _pool(component.component, sources, seed) for component in mixture}
     draws = _draw(mixture, pools, budget)
 
@@ -135,6 +143,7 @@ def build_mixture(
     parts = table.group_by("component", maintain_order=True).agg(pl.col(*columns).sum())
     parts = parts.with_columns(repetition=pl.col("num_tokens") / pl.col("available_tokens"), share=pl.col("num_tokens") / budget)
     return {
+        "num_steps": num_steps,
         "num_tokens": budget,
         "num_sequences": budget // sequence_length,
         "num_documents": len(order),
@@ -175,7 +184,9 @@ def _shard_sources(shard: str, raw: Path, augmented: Path | None, pair_set: str 
         chosen = pc.unique(pc.list_flatten(texts.column("document_ids")))
         kept = ~pc.is_in(documents.column("row_id"), value_set=chosen).to_numpy()
         if len(kept) - kept.sum() != len(chosen):
-            raise ValueError(f"{pair_set}/tokenized_augmented of {shard} names documents that its tokenized_raw lacks: materialize both again")
+            raise ValueError(
+                f"{pair_set}/tokenized_augmented of {shard} names documents that its tokenized_raw lacks: materialize both again"
+            )
         rows = np.arange(len(texts))
         yield _Source("corpus", f"{pair_set}/tokenized_augmented", shard, rows, texts.num_tokens())
     rows = np.flatnonzero(kept)

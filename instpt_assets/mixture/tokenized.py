@@ -1,14 +1,13 @@
 """Tables of texts become tokenized rows: raw documents and augmented texts, a row each."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import environ
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from instpt_assets.mixture.tokenizer import load_encoder
+from instpt_assets.mixture.tokenizer import Progress, load_encoder
 
-Progress = Callable[[Mapping[str, Any]], None]
 
 def tokenize_table(
     tables: Sequence[Path],
@@ -36,6 +35,7 @@ def tokenize_table(
     Returns:
         Statistics: num_rows, num_tokens (EOS included), num_bytes (UTF-8), bytes_per_token, vocab_size, dtype, seconds, tokens_per_second.
     """
+    from instpt_assets.corpus.tables import read_rows
     from instpt_assets.mixture.arrays import Row, RowWriter, token_dtype
 
     if num_threads is not None:
@@ -43,9 +43,11 @@ def tokenize_table(
     started = monotonic()
     encoder = load_encoder(tokenizer)
     with RowWriter(out, vocab_size=encoder.vocab_size, eos_id=encoder.eos_id) as writer:
-        for batch in encoder.batches(_rows(tables, [id_column, documents_column, "text"]), lambda row: row[-1]):
-            for (row_id, listed, text), encoding in batch:
-                writer.append(Row(row_id=row_id, document_ids=documents(listed), ids=encoding.ids, num_bytes=len(text.encode())))
+        rows = read_rows(tables, list(dict.fromkeys([id_column, documents_column, "text"])))
+        for batch in encoder.batches(rows, lambda row: row["text"]):
+            for row, encoding in batch:
+                num_bytes = len(row["text"].encode())
+                writer.append(Row(row[id_column], documents(row[documents_column]), encoding.ids, num_bytes))
             if progress is not None:
                 progress({"rows": writer.num_rows, "tokens": writer.num_tokens})
     seconds = monotonic() - started
@@ -96,12 +98,3 @@ def tokenize_augmented(
 def documents_of_passages(passage_ids: Sequence[str]) -> list[str]:
     """The distinct documents of passages (`<document_id>/<position>`), in order."""
     return list(dict.fromkeys(passage_id.rpartition("/")[0] for passage_id in passage_ids))
-
-
-def _rows(tables: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    import pyarrow.parquet as pq
-
-    for table in tables:
-        with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(batch_size=256, columns=list(columns)):
-                yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)

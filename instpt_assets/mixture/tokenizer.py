@@ -6,16 +6,19 @@ characters it is made of, and adds no token of its own. Callers place BOS, EOS a
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from instpt_assets.recipe.training import TokenizerRecipe
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 Item = TypeVar("Item")
+Progress = Callable[[Mapping[str, Any]], None]
 
 FOLDER = "tokenizer"
 """Name of the Hugging Face folder inside the artifact."""
@@ -51,6 +54,25 @@ class Encoder:
         encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
         for batch in _batches(items, lambda item: len(text(item))):
             yield list(zip(batch, encode([text(item) for item in batch], add_special_tokens=False), strict=True))
+
+
+def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, out: Path) -> dict[str, Any]:
+    """The recipe's tokenizer in `out/tokenizer/`: trained on the pinned shards, or the base model's.
+
+    Args:
+        recipe: which.
+        clean_tables: tables of the pinned shards of `clean_corpus`; unused if the recipe names a model.
+        out: the artifact's folder.
+
+    Returns:
+        Statistics of `train_tokenizer` or `copy_tokenizer`.
+    """
+    if recipe.model is not None:
+        return copy_tokenizer(recipe.model, out=out)
+    from instpt_assets.corpus.tables import read_rows
+
+    assert recipe.vocab_size is not None, "a recipe without model has vocab_size"
+    return train_tokenizer((row["text"] for row in read_rows(clean_tables, ["text"])), recipe.vocab_size, out=out)
 
 
 def train_tokenizer(

@@ -26,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def sequences(folder: Path, components: tuple[str, ...] = ("tuning_pairs", "general"), seed: int = 0, num_sequences: int = 12) -> InstructionSequences:
+def sequences(
+    folder: Path, components: tuple[str, ...] = ("tuning_pairs", "general"), seed: int = 0, num_sequences: int = 12
+) -> InstructionSequences:
     return InstructionSequences(folder, components, num_sequences=num_sequences, seed=seed, sequence_length=LENGTH)
 
 
@@ -73,7 +75,7 @@ def test_no_example_repeats_before_all_were_seen(folder: Path) -> None:
 def test_the_seed_decides_the_order(folder: Path) -> None:
     def stream(seed: int) -> list[int]:
         source = sequences(folder, seed=seed)
-        return np.concatenate([source.sequence(index)[0] for index in range(len(source))]).tolist()
+        return [int(value) for index in range(len(source)) for value in source.sequence(index)[0]]
 
     assert stream(0) == stream(0)
     assert stream(0) != stream(1)

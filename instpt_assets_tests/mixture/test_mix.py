@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from instpt_assets.mixture.arrays import Row, RowWriter
 from instpt_assets.mixture.dataset import MixtureSequences
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.recipe.arms import Component
+from instpt_assets.recipe.training import Optimization
 
 LENGTH, BATCH = 16, 64
 EOS = 0
@@ -45,7 +47,8 @@ def augmented(tmp_path: Path) -> dict[str, Path]:
     """Texts of two documents each: documents 0 to 19 of every shard."""
     return {
         f"c--{shard}": write_rows(
-            tmp_path / f"augmented{shard}", [(f"t{shard}/{i}", [f"c--{shard}/{2 * i}", f"c--{shard}/{2 * i + 1}"], 50 + i) for i in range(10)]
+            tmp_path / f"augmented{shard}",
+            [(f"t{shard}/{i}", [f"c--{shard}/{2 * i}", f"c--{shard}/{2 * i + 1}"], 50 + i) for i in range(10)],
         )
         for shard in range(3)
     }
@@ -56,22 +59,24 @@ def instructions(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "instructions", [(f"set/{i}", [], 10 + i) for i in range(10)], component="tuning")
 
 
-def folders(raw: Mapping[str, Path], augmented: Mapping[str, Path] | None = None, instructions: Path | None = None) -> dict[tuple[str, str], Path]:
+def folders(
+    raw: Mapping[str, Path], augmented: Mapping[str, Path] | None = None, instructions: Path | None = None
+) -> dict[tuple[str, str], Path]:
     found = {("tokenized_raw", shard): folder for shard, folder in raw.items()}
     found |= {("synthesized/tokenized_augmented", shard): folder for shard, folder in (augmented or {}).items()}
     return found | ({("tokenized_instructions", "all"): instructions} if instructions else {})
 
 
-def build(out: Path, mixture: Sequence[Component], raw: Mapping[str, Path], **changes: Any) -> dict[str, Any]:
-    arguments = {"seed": 0, "num_steps": 20, "batch_tokens": BATCH, "sequence_length": LENGTH} | changes
+def build(out: Path, mixture: Sequence[Component], raw: Mapping[str, Path], *, num_steps: int = 20, **changes: Any) -> dict[str, Any]:
+    arguments = {"seed": 0, "token_budget": num_steps * BATCH, "batch_tokens": BATCH, "sequence_length": LENGTH} | changes
     return build_mixture(mixture, raw=raw, out=out, **arguments)
 
 
-def corpus(pair_set: str | None = None, **amount: float) -> Component:
+def corpus(pair_set: str | None = None, **amount: Any) -> Component:
     return Component(component="corpus", pair_set=pair_set, **amount)
 
 
-def tuning(**amount: float) -> Component:
+def tuning(**amount: Any) -> Component:
     return Component(component="tuning", **amount)
 
 
@@ -118,12 +123,23 @@ def test_arms_of_one_budget_train_on_equally_many_tokens(
 ) -> None:
     vanilla = build(tmp_path / "vanilla", [corpus()], raw)
     mix = build(tmp_path / "mix", [corpus(), tuning(repetition=1)], raw, instructions=instructions)
-    instruct = build(tmp_path / "instruct", [corpus("synthesized"), tuning(repetition=1)], raw, augmented=augmented, instructions=instructions)
+    instruct = build(
+        tmp_path / "instruct", [corpus("synthesized"), tuning(repetition=1)], raw, augmented=augmented, instructions=instructions
+    )
     assert vanilla["num_tokens"] == mix["num_tokens"] == instruct["num_tokens"] == 20 * BATCH
     assert len({np.load(tmp_path / arm / "starts.npy")[-1] for arm in ("vanilla", "mix", "instruct")}) == 1
 
 
-def test_documents_that_the_pair_set_chose_stand_only_in_its_texts(raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("token_budget", [1, 95, 97, 160, 1000])
+def test_the_budget_is_rounded_to_the_steps_that_training_takes(token_budget: int, raw: dict[str, Path], tmp_path: Path) -> None:
+    statistics = build(tmp_path / "out", [corpus()], raw, token_budget=token_budget)
+    steps = Optimization(token_budget=token_budget, batch_tokens=BATCH, learning_rate=1e-3).num_steps
+    assert (statistics["num_steps"], statistics["num_tokens"]) == (steps, steps * BATCH)
+
+
+def test_documents_that_the_pair_set_chose_stand_only_in_its_texts(
+    raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path
+) -> None:
     statistics = build(tmp_path / "out", [corpus("synthesized")], raw, augmented=augmented, num_steps=200)
     names: Counter[str] = Counter()
     for asset, partition, row in set(documents(tmp_path / "out")):
@@ -131,7 +147,11 @@ def test_documents_that_the_pair_set_chose_stand_only_in_its_texts(raw: dict[str
         names.update(pl.read_parquet(folder / "data-00000.parquet")["document_ids"][row].to_list())
     assert names == {f"c--{shard}/{i}": 1 for shard in range(3) for i in range(50)}
     assert statistics["left_out_documents"] == 60
-    assert pl.read_parquet(tmp_path / "out/data-00000.parquet").filter(asset="tokenized_raw")["left_out_documents"].to_list() == [20, 20, 20]
+    assert pl.read_parquet(tmp_path / "out/data-00000.parquet").filter(asset="tokenized_raw")["left_out_documents"].to_list() == [
+        20,
+        20,
+        20,
+    ]
 
 
 def test_a_repetition_is_that_many_passes_to_within_one_document(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
@@ -180,7 +200,9 @@ def test_a_mixture_that_leaves_nothing_to_the_filler_is_refused(raw: dict[str, P
         build(tmp_path / "out", [corpus(), tuning(repetition=9)], raw, instructions=instructions)
 
 
-def test_shards_and_documents_that_do_not_fit_together_are_refused(raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path) -> None:
+def test_shards_and_documents_that_do_not_fit_together_are_refused(
+    raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="shards differ: c--2"):
         build(tmp_path / "out", [corpus("synthesized")], raw, augmented={key: augmented[key] for key in ("c--0", "c--1")})
     foreign = augmented | {"c--0": augmented["c--1"]}
@@ -197,6 +219,15 @@ def test_the_seed_decides_the_order_and_nothing_else_does(raw: dict[str, Path], 
     for name in ("order.npy", "starts.npy", "sources.json", "data-00000.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert documents(tmp_path / "a") != documents(tmp_path / "c")
+
+
+def test_the_order_is_the_one_recorded(raw: dict[str, Path], augmented: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    """Golden output: if it changes on purpose, raise the code version of tokenized_mixture."""
+    build(tmp_path / "out", [corpus("synthesized"), tuning(repetition=1.5)], raw, augmented=augmented, instructions=instructions)
+    digests = {
+        name: sha256((tmp_path / "out" / name).read_bytes()).hexdigest()[:16] for name in ("order.npy", "starts.npy", "sources.json")
+    }
+    assert digests == {"order.npy": "0ea5d63ab67b5fbd", "starts.npy": "c67a360362061f2a", "sources.json": "3556fd071478bbaf"}
 
 
 def test_a_new_shard_leaves_the_order_of_the_others_rows(raw: dict[str, Path], tmp_path: Path) -> None:

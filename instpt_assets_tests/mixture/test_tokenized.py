@@ -1,6 +1,7 @@
 """Tokenized tables: every text comes back, rows are named, files are memory-mappable and deterministic."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_every_document_is_a_row_that_decodes_to_its_text_and_ends_in_one_eos(ta
 def test_arrays_are_memory_mapped_with_the_vocabularys_type(tables: list[Path], tokenizer: Path, tmp_path: Path) -> None:
     tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "out")
     rows = TokenizedRows(tmp_path / "out")
-    assert isinstance(rows.tokens, np.memmap)
+    assert isinstance(rows.tokens.base, np.memmap)
     assert rows.tokens.dtype == np.uint16
     assert rows.offsets.dtype == np.int64
     assert (token_dtype(65_536), token_dtype(65_537)) == (np.dtype(np.uint16), np.dtype(np.uint32))
@@ -98,3 +99,15 @@ def test_an_array_written_in_pieces_is_the_array(tmp_path: Path) -> None:
         writer.append(piece)
     writer.close()
     assert np.array_equal(np.load(tmp_path / "a.npy"), [1, 2, *range(100_000)])
+
+
+def test_tokenizer_and_ids_are_the_ones_recorded(tables: list[Path], tokenizer: Path, tmp_path: Path) -> None:
+    """Golden output: if it changes on purpose, raise the code versions of tokenizer or of tokenized_raw and tokenized_augmented."""
+    tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "out")
+    files = (tokenizer / "tokenizer.json", tokenizer / "tokenizer_config.json", tmp_path / "out/tokens.npy", tmp_path / "out/offsets.npy")
+    assert {file.name: sha256(file.read_bytes()).hexdigest()[:16] for file in files} == {
+        "tokenizer.json": "d37483e2a5f51942",
+        "tokenizer_config.json": "9f2346a6071fc067",
+        "tokens.npy": "e110786955b56118",
+        "offsets.npy": "f6fea9dbe3c3e030",
+    }

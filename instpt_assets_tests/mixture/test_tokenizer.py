@@ -4,11 +4,13 @@ import json
 import random
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from instpt_assets.mixture.tokenizer import add_markers, copy_tokenizer, load_encoder, train_tokenizer
+from instpt_assets.mixture.tokenizer import add_markers, copy_tokenizer, load_encoder, make_tokenizer, train_tokenizer
+from instpt_assets.recipe.training import TokenizerRecipe
 
-WORDS = ["the", "array", "returns", "a", "copy", "of", "its", "elements", "along", "an", "axis", "and", "raises", "errors", "when", "shapes", "differ"]
+WORDS = ["a", "array", "returns", "a", "copy", "of", "its", "elements", "along", "an", "axis", "and", "raises", "errors"]
 
 
 def texts(count: int = 200, seed: int = 0) -> list[str]:
@@ -85,6 +87,16 @@ def test_a_model_without_fast_tokenizer_or_eos_is_refused(folder: Path, tmp_path
     (tmp_path / "b/tokenizer/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     with pytest.raises(ValueError, match="names no EOS token"):
         load_encoder(tmp_path / "b/tokenizer")
+
+
+def test_the_recipe_decides_between_training_and_copying(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "data-00000.parquet"
+    pl.DataFrame({"document_id": [str(i) for i in range(200)], "text": texts()}).write_parquet(table)
+    trained = make_tokenizer(TokenizerRecipe(vocab_size=400, pinned_shards=("c--0",)), [table], out=tmp_path / "a")
+    copied = make_tokenizer(TokenizerRecipe(model=str(folder)), [], out=tmp_path / "b")
+    assert trained["num_texts"] == 200
+    assert trained["vocab_size"] == copied["vocab_size"]
+    assert (tmp_path / "a/tokenizer/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer/tokenizer.json").read_bytes()
 
 
 def test_too_small_a_vocabulary_and_no_text_are_refused(tmp_path: Path) -> None:
