@@ -12,8 +12,10 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -99,12 +101,18 @@ def read_documentation(url: str) -> Iterator[DocumentedObject]:
         ValueError: the URL is wrong, or the set is not installed; the message says what is.
     """
     wanted = DocumentationUrl.parse(url)
-    seen: set[str] = set()
-    for document in _topics() if wanted.set == "topics" else _package(wanted.set):
-        if len(document.prose) >= MIN_PROSE and document.prose not in seen:
-            seen.add(document.prose)
-            if wanted.selects(document.name):
-                yield document
+    for document in _documents(wanted.set):
+        if wanted.selects(document.name):
+            yield document
+
+
+@lru_cache(maxsize=2)  # several shards of one set are read in a row
+def _documents(set_name: str) -> tuple[DocumentedObject, ...]:
+    found: dict[str, DocumentedObject] = {}
+    for document in _topics() if set_name == "topics" else _package(set_name):
+        if len(document.prose) >= MIN_PROSE:
+            found.setdefault(document.prose, document)
+    return tuple(found.values())
 
 
 def documentation_digest(url: str) -> str:
@@ -117,8 +125,7 @@ def documentation_digest(url: str) -> str:
     if wanted.set in ("topics", "stdlib"):
         made_from = "python " + ".".join(map(str, sys.version_info[:3]))
     else:
-        _root(wanted.set)
-        made_from = " ".join(f"{name} {version(name)}" for name in sorted(set(packages_distributions()[wanted.set])))
+        made_from = _version(wanted.set)
     return hashlib.sha256(f"{wanted.set}\n{wanted.include}\n{wanted.exclude}\n{made_from}".encode()).hexdigest()
 
 
@@ -184,6 +191,18 @@ def _stated_defaults(signature: str) -> dict[str, str]:
     positional = [*node.args.posonlyargs, *node.args.args]
     pairs = [*zip(reversed(positional), reversed(node.args.defaults), strict=False), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
     return {argument.arg: ast.unparse(value) for argument, value in pairs if value is not None}
+
+
+@lru_cache
+def _version(name: str) -> str:
+    """Distribution and version of an installed package; of one without a distribution a digest of its sources."""
+    root = _root(name)
+    with suppress(PackageNotFoundError):
+        return f"{name} {version(name)}"
+    if distributions := sorted(set(packages_distributions().get(name, ()))):
+        return " ".join(f"{distribution} {version(distribution)}" for distribution in distributions)
+    sources = b"".join(path.read_bytes() for path in module_files(root, name).values())
+    return f"{name} {hashlib.sha256(sources).hexdigest()}"
 
 
 def _root(name: str) -> Path:
