@@ -138,9 +138,7 @@ def _measures(counts: _Counts, shards: Iterable[ShardCounts], compared: Sequence
     passages = sum(shard.num_passages for shard in shards)
     ok = sum(shard.num_with_pair for shard in shards)
     pairs, written = counts.num_pairs, counts.num_pairs + counts.num_rejected
-    verdicts = [
-        (supported(pair.response, text), grounded(pair.instruction, pair.response, text)) for text, own in compared for pair in own
-    ]
+    verdicts = [(supported(pair.response, text), grounded(pair.instruction, pair.response, text)) for text, own in compared for pair in own]
 
     def share(metric: str, number: float, of: int, meaning: str) -> Measure:
         return Measure(metric, number / of if of else 0.0, of, meaning, is_share=True)

@@ -9,9 +9,7 @@ from instpt_assets.augmentation.tables import batches, column, pair_lists
 from instpt_assets.recipe.synthesis import Layouts
 
 
-def lay_out_tuning(
-    collection_table: Path, layouts: Layouts, *, split: Literal["train", "held_out"] = "train"
-) -> Iterator[tuple[str, str]]:
+def lay_out_tuning(collection_table: Path, layouts: Layouts, *, split: Literal["train", "held_out"] = "train") -> Iterator[tuple[str, str]]:
     """The examples of one split of a `tuning_collection` table as (example_id, text), in order, each a text of one shot."""
     for batch in batches([collection_table], ("example_id", "split", "context", "pairs")):
         names = ("example_id", "split", "context")

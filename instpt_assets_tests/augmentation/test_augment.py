@@ -20,10 +20,17 @@ GOLDEN = "19c6c679abdad6dc"
 
 
 def pair(name: str, options: Sequence[str] = ()) -> dict[str, Any]:
-    return {"instruction": f"Instruction {name}?", "response": options[0] if options else f"response {name}", "options": list(options), "reasoning": None}
+    return {
+        "instruction": f"Instruction {name}?",
+        "response": options[0] if options else f"response {name}",
+        "options": list(options),
+        "reasoning": None,
+    }
 
 
-def row(passage_id: str, chain: str | None, shot: int | None, status: str = "ok", *, text: str | None = None, num_pairs: int = 2) -> dict[str, Any]:
+def row(
+    passage_id: str, chain: str | None, shot: int | None, status: str = "ok", *, text: str | None = None, num_pairs: int = 2
+) -> dict[str, Any]:
     return {
         "passage_id": passage_id,
         "document_id": passage_id.split("/")[0],
@@ -39,7 +46,9 @@ def row(passage_id: str, chain: str | None, shot: int | None, status: str = "ok"
     }
 
 
-def run(folder: Path, rows: Sequence[dict[str, Any]], layouts: Layouts | None = None, *, parts: int = 1) -> tuple[dict[str, Any], pl.DataFrame]:
+def run(
+    folder: Path, rows: Sequence[dict[str, Any]], layouts: Layouts | None = None, *, parts: int = 1
+) -> tuple[dict[str, Any], pl.DataFrame]:
     folder.mkdir(exist_ok=True)
     pairs_tables = []
     size = -(-len(rows) // parts)
@@ -49,7 +58,9 @@ def run(folder: Path, rows: Sequence[dict[str, Any]], layouts: Layouts | None = 
         pl.DataFrame(chosen, schema_overrides={"pairs": PAIRS, "chain_id": pl.String, "shot": pl.Int32}).write_parquet(pairs_tables[-1])
     documents = list(dict.fromkeys(r["document_id"] for r in rows))
     clean = folder / "clean.parquet"
-    pl.DataFrame({"document_id": documents, "metadata": [json.dumps({"license": f"L-{d}", "n": d}) for d in documents]}).write_parquet(clean)
+    pl.DataFrame({"document_id": documents, "metadata": [json.dumps({"license": f"L-{d}", "n": d}) for d in documents]}).write_parquet(
+        clean
+    )
     out = folder / "out"
     out.mkdir(exist_ok=True)
     statistics = augment(pairs_tables, [clean], layouts or Layouts(), out=out)
@@ -185,14 +196,23 @@ def test_golden_texts(tmp_path: Path) -> None:
     """If this changes, so does every augmented corpus: raise the stage's code version with it."""
     rows = random_rows(120, seed=3)
     for number, own in enumerate(r["pairs"] for r in rows if r["pairs"]):
-        own[0] |= {"options": [own[0]["response"], "another", "a third"] if number % 2 else [], "reasoning": "Thus." if number % 3 else None}
+        own[0] |= {
+            "options": [own[0]["response"], "another", "a third"] if number % 2 else [],
+            "reasoning": "Thus." if number % 3 else None,
+        }
     _, table = run(tmp_path, rows)
     assert hashlib.sha256("\0".join(table["text"]).encode()).hexdigest()[:16] == GOLDEN
 
 
 def test_tuning_examples_are_laid_out_by_split(tmp_path: Path) -> None:
     examples = [
-        {"example_id": f"e{n}", "dataset": "d", "split": "held_out" if n % 5 == 0 else "train", "context": f"Context {n}.", "pairs": [pair(str(n))]}
+        {
+            "example_id": f"e{n}",
+            "dataset": "d",
+            "split": "held_out" if n % 5 == 0 else "train",
+            "context": f"Context {n}.",
+            "pairs": [pair(str(n))],
+        }
         for n in range(20)
     ]
     path = tmp_path / "data-00000.parquet"

@@ -117,7 +117,12 @@ def test_lead_ins_combine_freely() -> None:
     seen = set()
     for number in range(num):
         draws = Draws(3, f"chain-{number}")
-        seen.add((draws.pick("text_lead_ins", len(phrasings.text_lead_ins)), draws.pick("comprehension_lead_ins", len(phrasings.comprehension_lead_ins))))
+        seen.add(
+            (
+                draws.pick("text_lead_ins", len(phrasings.text_lead_ins)),
+                draws.pick("comprehension_lead_ins", len(phrasings.comprehension_lead_ins)),
+            )
+        )
     cells = len(phrasings.text_lead_ins) * len(phrasings.comprehension_lead_ins)
     expected = cells * (1 - (1 - 1 / cells) ** num)
     assert abs(len(seen) - expected) < 0.02 * expected

@@ -70,7 +70,7 @@ def test_bad_entry_is_refused_by_file_and_place(tmp_path: Path, family: str, ent
 
 def test_duplicates_are_refused_across_entries_and_compositions(tmp_path: Path) -> None:
     content = 'entries: ["Read: {text}"]\ncompose: [{pattern: "<verb>: {text}", parts: {verb: [See, Read]}}]'
-    with pytest.raises(PhrasingError, match="compose block 1 .*the same as entry 1"):
+    with pytest.raises(PhrasingError, match=r"compose block 1 .*the same as entry 1"):
         load_family(family_file(tmp_path, "text_lead_ins", content))
 
 

@@ -39,7 +39,9 @@ def shard(folder: Path, name: str, num: int) -> tuple[Path, Path]:
                 "num_completion_tokens": 30,
             }
         )
-    rows.append({**rows[1], "passage_id": f"{name}-x/0", "document_id": f"{name}-x", "status": "not_selected", "pairs": [], "num_rejected_pairs": 0})
+    rows.append(
+        {**rows[1], "passage_id": f"{name}-x/0", "document_id": f"{name}-x", "status": "not_selected", "pairs": [], "num_rejected_pairs": 0}
+    )
     out = folder / name
     out.mkdir()
     pl.DataFrame(rows, schema_overrides={"pairs": PAIRS}).write_parquet(out / "pairs.parquet")
@@ -97,9 +99,8 @@ def test_pages_show_ten_texts_escaped(tmp_path: Path, shards: tuple[dict[str, li
 
 def test_texts_of_other_pairs_are_refused(tmp_path: Path, shards: tuple[dict[str, list[Path]], dict[str, list[Path]]]) -> None:
     pairs, texts = shards
+    pl.read_parquet(texts["a"][0]).with_columns(text=pl.lit("something else")).write_parquet(tmp_path / "changed.parquet")
     with pytest.raises(ValueError, match="do not belong together"):
-        changed = pl.read_parquet(texts["a"][0]).with_columns(text=pl.lit("something else"))
-        changed.write_parquet(tmp_path / "changed.parquet")
         measure_quality(pairs, {"a": [tmp_path / "changed.parquet"]}, seed=0, out=tmp_path)
 
 
