@@ -3,7 +3,10 @@
 One operation serves a stage of all arms, so that one worker start serves every arm and seed of a run; each arm's lineage is its own.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -39,7 +42,7 @@ def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
     )
     def tokenized_mixtures(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         for asset in _selected(context):
-            yield from materialize(context, project, asset, lambda spec, inputs, out: build_mixture(**_mixture_inputs(project, spec, inputs), out=out))
+            yield from materialize(context, project, asset, lambda spec, inputs, out: _mix(project, spec, inputs, out))
 
     @dg.multi_asset(
         specs=[
@@ -100,6 +103,28 @@ _SCORES = [
     ("pretrained_checkpoint", "eval_scores", "Scores of the pre-trained model by lm-eval, and held-out bits per byte."),
     ("instruction_tuned_checkpoint", "instruction_tuned_eval_scores", "The same scores of the instruction-tuned model."),
 ]
+
+
+def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:
+    arm = project.recipe.arms[spec.asset.split("/")[0]]
+
+    def folders(asset: str) -> dict[str, Path]:
+        return {key: artifact.local() for (name, key), artifact in inputs.items() if name == asset}
+
+    # The index copies no token; through this list its digest follows its sources'.
+    sources = [{"asset": i.asset, "partition": i.partition, "digest": i.digest} for i in spec.inputs]
+    (out / "inputs.json").write_text(json.dumps(sources, indent=1) + "\n", encoding="utf-8")
+    return build_mixture(
+        arm.mixture,
+        raw=folders("tokenized_raw"),
+        augmented=folders(f"{arm.pair_set}/tokenized_augmented") if arm.pair_set else None,
+        instructions=folders("tokenized_instructions").get("all"),
+        seed=int(spec.partition.removeprefix("seed-")),
+        token_budget=spec.recipe["token_budget"],
+        batch_tokens=spec.recipe["batch_tokens"],
+        sequence_length=spec.recipe["sequence_length"],
+        out=out,
+    )
 
 
 def _components(arm: Arm) -> list[dg.AssetDep]:

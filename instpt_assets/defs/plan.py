@@ -210,7 +210,7 @@ class Plan:
         keys = self.arm_shards(arm)
         recipe = {
             "mixture": [component.hashed() for component in part.mixture],
-            "seed": seed,
+            "seed": int(seed.removeprefix("seed-")),
             "sequence_length": self.recipe.pretraining.sequence_length,
             "token_budget": self.recipe.pretraining.optimization.token_budget,
             "batch_tokens": self.recipe.pretraining.optimization.batch_tokens,
@@ -223,12 +223,12 @@ class Plan:
         return recipe, inputs
 
     def _pretrained_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        recipe = {"pretraining": self.recipe.pretraining.hashed(), "seed": seed}
+        recipe = {"pretraining": self.recipe.pretraining.hashed(), "seed": int(seed.removeprefix("seed-"))}
         return recipe, [*self._inputs(f"{arm}/tokenized_mixture", [seed]), *self._inputs("tokenizer")]
 
     def _instruction_tuned_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
         tuning = _given(self.recipe.instruction_tuning, "instruction_tuning")
-        recipe = {"instruction_tuning": tuning.hashed(), "seed": seed}
+        recipe = {"instruction_tuning": tuning.hashed(), "seed": int(seed.removeprefix("seed-"))}
         return recipe, [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._inputs("tokenized_instructions"), *self._inputs("tokenizer")]
 
     def _eval_scores(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
