@@ -1,0 +1,315 @@
+"""Writing pairs with an engine that answers by rule: one engine for many shards, every passage with a status, and resuming."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tokenizers import Tokenizer
+
+from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.synthesis import PairSet
+from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.store.store import Artifact, Store
+from instpt_assets.synthesis import write_pairs as module
+from instpt_assets.synthesis.progress import ProgressLog
+from instpt_assets.synthesis.prompt import PromptFormat
+from instpt_assets.synthesis.write_pairs import SynthesisError, write_pairs
+
+PAIR_SET = PairSet(shots=2, max_model_len=512, max_new_tokens=64, max_passage_tokens=56)
+
+
+def paragraphs(name: str, number: int) -> str:
+    return "\n\n".join(f"Paragraph {i} of {name} tells of a river that flows to the sea." for i in range(number))
+
+
+DOCUMENTS = {f"books--0000/{i}": paragraphs(f"book {i}", 1 + i % 3) for i in range(12)}
+OTHERS = {f"books--0001/{i}": paragraphs(f"tale {i}", 2) for i in range(5)}
+
+
+class Bench:
+    """A store with clean corpora and a synthesizer, and the engines that runs started on it."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, engine: Callable[..., Any]) -> None:
+        self.store = Store(str(folder))
+        self.engines: list[Any] = []
+        self.engine_options: dict[str, Any] = {}
+        self.messages: list[dict[str, Any]] = []
+        self.committed: list[tuple[str, bool]] = []
+        self._engine = engine
+        spec = Spec(asset="instruction_synthesizer", partition="all", code_version=1, recipe={}, inputs=())
+        with self.store.write(spec) as draft:
+            (draft.folder / "checkpoint").mkdir()
+            tokenizer.save(str(draft.folder / "checkpoint" / "tokenizer.json"))
+        self.synthesizer = self._input(spec)
+
+    def _input(self, spec: Spec) -> Input:
+        artifact = self.store.find(spec)
+        assert artifact is not None
+        return artifact.manifest.as_input()
+
+    def job(self, shard: str, documents: dict[str, str], pair_set: PairSet = PAIR_SET) -> Spec:
+        rows = [{"document_id": k, "text": v, "source": "s", "metadata": "{}"} for k, v in documents.items()]
+        source = Input(asset="source:x", partition="all", identity="", digest=json.dumps(documents))
+        spec = Spec(asset="clean_corpus", partition=shard, code_version=1, recipe={}, inputs=(source,))
+        if self.store.find(spec) is None:
+            with self.store.write(spec) as draft:
+                schema = {name: pl.String for name in ("document_id", "text", "source", "metadata")}
+                pl.DataFrame(rows, schema=schema).write_parquet(draft.folder / "data-00000.parquet")
+        inputs = (self._input(spec), self.synthesizer)
+        asset = "synthesized/instruction_pairs"
+        return Spec(asset=asset, partition=shard, code_version=1, recipe=pair_set.hashed(), inputs=inputs)
+
+    def run(self, *jobs: Spec, **engine_options: Any) -> None:
+        def start(checkpoint: Path, pair_set: PairSet, execution: Execution, eos_id: int) -> Any:
+            self.engines.append(self._engine(PromptFormat(checkpoint), **engine_options))
+            return self.engines[-1]
+
+        write_pairs(
+            self.store,
+            jobs,
+            Execution(),
+            progress=lambda message: self.messages.append(dict(message)),
+            committed=lambda spec, reused: self.committed.append((spec.partition, reused)),
+            start_engine=start,
+        )
+
+    def artifact(self, spec: Spec) -> Artifact:
+        artifact = self.store.find(spec)
+        assert artifact is not None, f"{spec.partition} is not committed"
+        return artifact
+
+    def table(self, spec: Spec) -> pl.DataFrame:
+        return pl.read_parquet(self.artifact(spec).tables())
+
+    def asked(self, engine: int = -1) -> list[str]:
+        """The passages that an engine was asked about."""
+        return [request[0] for request in self.engines[engine].requests]
+
+    def progress_files(self) -> list[Path]:
+        return sorted(Path(self.store.root, "_progress").rglob("*.jsonl"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tokenizer: Tokenizer, rule_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Bench:
+    # Every chain is made durable at once, so that a test's short run leaves progress.
+    monkeypatch.setattr(module, "ProgressLog", lambda store, spec: ProgressLog(store, spec, max_chains=1))
+    return Bench(tmp_path / "store", tokenizer, rule_engine)
+
+
+def test_two_shards_with_one_engine_start(bench: Bench) -> None:
+    first, second = bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS)
+    bench.run(first, second)
+    assert len(bench.engines) == 1
+    assert bench.committed == [("books--0000", False), ("books--0001", False)]
+    for spec, documents in ((first, DOCUMENTS), (second, OTHERS)):
+        table = bench.table(spec)
+        assert table.columns == module.SCHEMA.names
+        joined = table.group_by("document_id", maintain_order=True).agg(pl.col("text").str.join(""))
+        assert list(joined.iter_rows()) == list(documents.items())
+        assert table["passage_id"].is_unique().all()
+        assert set(table["status"]) == {"ok"} and (table["pairs"].list.len() == 1).all()
+        assert (table["num_prompt_tokens"] > 0).all() and (table["num_completion_tokens"] > 0).all()
+    assert bench.progress_files() == []
+
+
+def test_rows_of_a_chain_are_consecutive_shots(bench: Bench) -> None:
+    spec = bench.job("books--0000", DOCUMENTS)
+    bench.run(spec)
+    shots = bench.table(spec).group_by("chain_id", maintain_order=True).agg("shot")["shot"].to_list()
+    assert all(own == list(range(len(own))) for own in shots)
+    assert max(len(own) for own in shots) == 2
+
+
+def test_the_next_shard_enters_while_the_last_chains_of_the_one_before_run(bench: Bench) -> None:
+    """No request of the second shard waits for the first shard's commit: a full engine has both at once."""
+    first, second = bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS)
+    seen = []
+
+    def committed(spec: Spec, reused: bool) -> None:
+        seen.append(sum("tale" in passage for passage in bench.asked()))
+
+    def start(checkpoint: Path, *_: Any) -> Any:
+        bench.engines.append(bench._engine(PromptFormat(checkpoint), max_num_seqs=5))
+        return bench.engines[-1]
+
+    write_pairs(bench.store, [first, second], Execution(), progress=lambda _: None, committed=committed, start_engine=start)
+    assert seen[0] > 0
+
+
+def test_what_is_in_the_store_starts_no_engine(bench: Bench) -> None:
+    spec = bench.job("books--0000", DOCUMENTS)
+    bench.run(spec)
+    digest = bench.artifact(spec).manifest.digest
+    bench.run(spec)
+    assert len(bench.engines) == 1
+    assert bench.committed[-1] == ("books--0000", True)
+    assert bench.artifact(spec).manifest.digest == digest
+
+
+def test_a_shard_of_which_everything_is_finished_starts_no_engine(bench: Bench) -> None:
+    before, after = (
+        bench.job("books--0000", DOCUMENTS, PAIR_SET.model_copy(update={"max_passage_tokens": tokens})) for tokens in (56, 57)
+    )
+    bench.run(before)
+    bench.run(after)
+    assert len(bench.engines) == 1
+    assert bench.artifact(after).manifest.digest == bench.artifact(before).manifest.digest
+    assert bench.artifact(after).manifest.statistics["generated"] == {}
+
+
+def test_a_shard_without_documents_is_an_empty_table(bench: Bench) -> None:
+    empty = bench.job("books--0002", {})
+    bench.run(empty)
+    assert not bench.engines
+    assert bench.table(empty).columns == module.SCHEMA.names and bench.table(empty).height == 0
+
+
+def test_a_run_that_broke_off_is_continued_and_keeps_what_was_committed(bench: Bench) -> None:
+    first, second = bench.job("books--0001", OTHERS), bench.job("books--0000", DOCUMENTS)
+    with pytest.raises(SynthesisError, match="engine was lost: RuntimeError: out of memory; without pairs: books--0000"):
+        bench.run(first, second, raise_after=6)
+    before = bench.artifact(first).local() / "data-00000.parquet"
+    content = before.read_bytes()
+    assert bench.store.find(second) is None
+    assert bench.progress_files()
+
+    bench.run(first, second)
+    assert bench.committed[-2:] == [("books--0001", True), ("books--0000", False)]
+    assert before.read_bytes() == content
+    statistics = bench.artifact(second).manifest.statistics
+    assert statistics["reused_chains"] > 0
+    assert statistics["generated"]["num_chains"] == statistics["num_chains"] - statistics["reused_chains"]
+    assert len(bench.asked()) == statistics["generated"]["num_passages"] < statistics["num_passages"]
+    assert set(bench.table(second)["status"]) == {"ok"}
+    assert bench.progress_files() == []
+
+
+def test_a_continued_run_gives_the_same_table_as_one_without_a_break(bench: Bench, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    spec = bench.job("books--0000", DOCUMENTS)
+    with pytest.raises(SynthesisError):
+        bench.run(spec, raise_after=3)
+    bench.run(spec)
+    whole = Bench(tmp_path / "whole", tokenizer, bench._engine)
+    whole_spec = whole.job("books--0000", DOCUMENTS)
+    whole.run(whole_spec)
+    assert bench.artifact(spec).manifest.digest == whole.artifact(whole_spec).manifest.digest
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b"flows", b"flown"), lambda data: b"\xff\n"]
+)
+def test_damaged_progress_is_left_out_and_counted(bench: Bench, damage: Callable[[bytes], bytes]) -> None:
+    spec = bench.job("books--0000", DOCUMENTS)
+    with pytest.raises(SynthesisError):
+        bench.run(spec, raise_after=3)
+    files = bench.progress_files()
+    files[0].write_bytes(damage(files[0].read_bytes()))
+    bench.run(spec)
+    statistics = bench.artifact(spec).manifest.statistics
+    assert statistics["damaged_progress_lines"] >= 1
+    assert statistics["reused_chains"] == len(files) - 1
+    assert set(bench.table(spec)["status"]) == {"ok"}
+
+
+def test_an_edited_document_costs_its_own_chains(bench: Bench) -> None:
+    before = bench.job("books--0000", DOCUMENTS)
+    bench.run(before)
+    edited = "books--0000/4"
+    after = bench.job("books--0000", DOCUMENTS | {edited: DOCUMENTS[edited].replace("river", "stream")})
+    bench.run(after)
+    statistics = bench.artifact(after).manifest.statistics
+    assert 1 <= statistics["generated"]["num_chains"] <= 2
+    assert any("stream" in passage for passage in bench.asked())
+    unchanged = pl.col("document_id") != edited
+    same = bench.table(after).filter(unchanged).join(bench.table(before).filter(unchanged), on=["passage_id", "chain_id", "completion"])
+    assert same.height >= bench.table(after).filter(unchanged).height - 2
+
+
+def test_documents_that_were_not_chosen_have_rows_and_no_requests(bench: Bench) -> None:
+    spec = bench.job("books--0000", DOCUMENTS, PAIR_SET.model_copy(update={"fraction": 0.4}))
+    bench.run(spec)
+    table = bench.table(spec)
+    left_out = table.filter(pl.col("status") == "not_selected")
+    assert 0 < left_out.height < table.height
+    assert left_out["chain_id"].null_count() == left_out["shot"].null_count() == left_out["completion"].null_count() == left_out.height
+    assert left_out["pairs"].list.len().sum() == 0
+    assert len(bench.asked()) == table.height - left_out.height
+    assert bench.artifact(spec).manifest.statistics["status"]["not_selected"] == left_out.height
+
+
+def test_every_passage_ends_with_a_status_whatever_the_engine_does(bench: Bench) -> None:
+    spec = bench.job("books--0000", DOCUMENTS)
+
+    def answer(passage: str) -> list[int] | Exception:
+        engine = bench.engines[-1]
+        if "book 3" in passage:
+            return ValueError("broken")
+        result: list[int] = engine._format.encode_pairs([]) if "book 5" in passage else engine.one_pair(passage)
+        return result
+
+    bench.run(spec, answer=answer)
+    table = bench.table(spec)
+    status = {name: set(own["status"]) for (name,), own in table.group_by("document_id")}
+    assert status["books--0000/3"] == {"engine_error"}
+    assert status["books--0000/5"] == {"no_valid_pair"}
+    assert status["books--0000/4"] == {"ok"}
+    assert table.filter(pl.col("status") != "ok")["pairs"].list.len().sum() == 0
+    assert bench.artifact(spec).manifest.statistics["engine_errors"] == {"broken": 1}
+
+
+def test_a_chain_with_an_engine_error_is_tried_again_by_another_version_of_the_shard(bench: Bench) -> None:
+    bench.run(bench.job("books--0000", DOCUMENTS), answer=lambda passage: ValueError("broken"))
+    again = bench.job("books--0000", DOCUMENTS | {"books--0000/99": "One more text."})
+    bench.run(again)
+    assert set(bench.table(again)["status"]) == {"ok"}
+
+
+def test_a_shard_that_fails_does_not_stop_the_others(bench: Bench) -> None:
+    good, bad, last = bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS), bench.job("books--0002", DOCUMENTS)
+    clean = bench.store.get("clean_corpus", "books--0001", bad.input("clean_corpus").identity)
+    assert clean is not None
+    next(iter(clean.tables())).unlink()
+    with pytest.raises(SynthesisError, match=r"1 of 3 shards failed: books--0001: .*is missing"):
+        bench.run(good, bad, last)
+    assert [partition for partition, _ in bench.committed] == ["books--0000", "books--0002"]
+    assert len(bench.engines) == 1
+
+
+def test_statistics_add_up(bench: Bench) -> None:
+    spec = bench.job("books--0000", DOCUMENTS)
+    bench.run(spec)
+    table, statistics = bench.table(spec), bench.artifact(spec).manifest.statistics
+    assert statistics["num_rows"] == statistics["num_passages"] == table.height == sum(statistics["status"].values())
+    assert statistics["num_pairs"] == table["pairs"].list.len().sum()
+    assert statistics["num_completion_tokens"] == table["num_completion_tokens"].sum() > statistics["num_accepted_tokens"] > 0
+    assert statistics["generated"]["num_cached_prompt_tokens"] == 3 * table.height
+    assert statistics["num_chains"] == table["chain_id"].n_unique() >= statistics["num_short_chains"]
+    assert statistics["passages_per_second"] > 0
+
+
+def test_a_passage_of_markers_goes_through(bench: Bench) -> None:
+    documents = {"books--0003/0": "</END> <QUE> <ANS> </s> <s> <CON> </CON>", "books--0003/1": paragraphs("a book", 2)}
+    spec = bench.job("books--0003", documents)
+    bench.run(spec)
+    table = bench.table(spec)
+    assert table["text"].str.join("").item() == "".join(documents.values())
+    accepted = [text for row in table["pairs"].to_list() for pair in row for text in (pair["instruction"], pair["response"])]
+    assert not any(marker in text for text in accepted for marker in ("<s>", "</s>", "<QUE>", "<ANS>", "</END>", "<CON>", "</CON>"))
+
+
+def test_jobs_of_different_pair_sets_are_refused(bench: Bench) -> None:
+    other = PAIR_SET.model_copy(update={"shots": 1})
+    with pytest.raises(ValueError, match="same pair set"):
+        bench.run(bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS, other))
+
+
+def test_progress_is_kept_in_few_objects(tmp_path: Path, tokenizer: Tokenizer, rule_engine: Callable[..., Any]) -> None:
+    bench = Bench(tmp_path / "store", tokenizer, rule_engine)
+    spec = bench.job("books--0000", DOCUMENTS)
+    with pytest.raises(SynthesisError):
+        bench.run(spec, raise_after=4)
+    assert len(bench.progress_files()) == 1
+    assert len(bench.progress_files()[0].read_bytes().splitlines()) > 1
