@@ -22,7 +22,6 @@ NUMERALS = frozenset({"number", "capital", "letter", "Roman", "roman"})
 
 _FOLDER = Path(__file__).parent / "phrasings"
 _SLOT = re.compile(r"<([a-z_]+)>")
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class PhrasingError(ValueError):
@@ -122,7 +121,7 @@ def load_family(path: Path) -> tuple[Any, ...]:
     """
     family = FAMILIES[path.stem]
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PhrasingError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(content, dict) or not set(content) <= {"about", "entries", "compose"}:
