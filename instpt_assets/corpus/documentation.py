@@ -8,6 +8,7 @@ commas), `shards` (how many; not used here).
 import ast
 import hashlib
 import importlib.util
+import platform
 import re
 import sys
 import sysconfig
@@ -122,10 +123,7 @@ def documentation_digest(url: str) -> str:
         ValueError: as `read_documentation`.
     """
     wanted = DocumentationUrl.parse(url)
-    if wanted.set in ("topics", "stdlib"):
-        made_from = "python " + ".".join(map(str, sys.version_info[:3]))
-    else:
-        made_from = _version(wanted.set)
+    made_from = f"python {platform.python_version()}" if wanted.set in ("topics", "stdlib") else _version(wanted.set)
     return hashlib.sha256(f"{wanted.set}\n{wanted.include}\n{wanted.exclude}\n{made_from}".encode()).hexdigest()
 
 
@@ -189,7 +187,10 @@ def _stated_defaults(signature: str) -> dict[str, str]:
     if not tree.body or not isinstance(node := tree.body[0], ast.FunctionDef):
         return {}
     positional = [*node.args.posonlyargs, *node.args.args]
-    pairs = [*zip(reversed(positional), reversed(node.args.defaults), strict=False), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    pairs = [
+        *zip(reversed(positional), reversed(node.args.defaults), strict=False),
+        *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True),
+    ]
     return {argument.arg: ast.unparse(value) for argument, value in pairs if value is not None}
 
 

@@ -252,7 +252,7 @@ def _read_module(name: str, path: Path) -> _Module | None:
                 else:
                     module.imports[alias.asname or alias.name] = (source, alias.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr) and isinstance(value := node.value, ast.expr):
-            targets = [t for t in (node.targets if isinstance(node, ast.Assign) else [])]
+            targets = node.targets if isinstance(node, ast.Assign) else []
             assigned = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
             if assigned:
                 module.constants[assigned] = value

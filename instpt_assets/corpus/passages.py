@@ -10,8 +10,8 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 """Tokens of each of some texts."""
 
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
-_SENTENCE = re.compile(r"\n\s*|(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])\s*")
-_WORD = re.compile(r"\s+")
+_SENTENCE = re.compile(r"\n\s*|(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])\s*")  # noqa: RUF001
+_BETWEEN_WORDS = re.compile(r"(?<=\S)\s+(?=\S)")
 _FINENESS = 8
 """A sentence that is too long is cut into pieces of about 1/8 of a passage, which are then put together."""
 
@@ -48,9 +48,7 @@ def _too_long(piece: Piece, max_tokens: int) -> bool:
     return piece[1] > max_tokens and len(piece[0]) > 1
 
 
-def _split(
-    pieces: Sequence[Piece], cut: Callable[[str, int], Iterable[str]], count_tokens: CountTokens, max_tokens: int
-) -> list[Piece]:
+def _split(pieces: Sequence[Piece], cut: Callable[[str, int], Iterable[str]], count_tokens: CountTokens, max_tokens: int) -> list[Piece]:
     """The pieces with those that are too long cut into smaller ones, all of which are counted in one call."""
     cuts = [list(cut(*piece)) if _too_long(piece, max_tokens) else [] for piece in pieces]
     cuts = [parts if len(parts) > 1 else [] for parts in cuts]
@@ -70,16 +68,19 @@ def _at(boundary: re.Pattern[str], text: str) -> Iterator[str]:
 
 
 def _chunks(text: str, parts: int) -> Iterator[str]:
-    """About `parts` pieces of equal length, each cut after the last white space in its second half if there is one."""
-    size = max(1, -(-len(text) // parts))
-    start = 0
-    while start < len(text):
-        end = min(start + size, len(text))
-        if end < len(text):
-            spaces = [match.end() for match in _WORD.finditer(text, start + size // 2, end)]
-            end = spaces[-1] if spaces and spaces[-1] > start else end
-        yield text[start:end]
-        start = end
+    """About `parts` pieces of equal length, cut between words; a single word is cut anywhere."""
+    size = -(-len(text) // parts)
+    ends = [match.end() for match in _BETWEEN_WORDS.finditer(text)]
+    if not ends:
+        yield from (text[start : start + size] for start in range(0, len(text), size))
+        return
+    start = previous = 0
+    for end in [*ends, len(text)]:
+        if end - start > size and previous > start:
+            yield text[start:previous]
+            start = previous
+        previous = end
+    yield text[start:]
 
 
 def _merge(pieces: Sequence[Piece], max_tokens: int) -> list[list[str]]:

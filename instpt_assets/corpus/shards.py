@@ -173,7 +173,7 @@ def _file_digest(url: str) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _content_digest(path: str, size: int, mtime_ns: int) -> str:
+def _content_digest(path: str, _size: int, _mtime_ns: int) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

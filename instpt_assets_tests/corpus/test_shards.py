@@ -1,0 +1,108 @@
+"""Shards behind a source, and their digests."""
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from instpt_assets.corpus.shards import SourceError, list_shards, shard_digest, source_digest
+from instpt_assets.recipe.corpora import Corpus
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"text": "x"}\n')
+
+
+def keys(source: str | Path, **fields: str) -> list[str]:
+    return [shard.key for shard in list_shards("c", Corpus.model_validate({"source": str(source), **fields}))]
+
+
+def test_folder_gives_known_endings_recursively_without_hidden_files(tmp_path: Path) -> None:
+    fill(tmp_path, "b.jsonl", "a.jsonl.gz", "sub/c.parquet", "d.txt", "e.jsonl.zst", "README.md", ".hidden.jsonl", ".git/f.jsonl")
+    assert keys(tmp_path) == ["c--a", "c--b", "c--d", "c--e", "c--sub.c"]
+    assert keys(tmp_path, format="parquet") == ["c--sub.c"]
+    formats = {shard.slug: shard.format for shard in list_shards("c", Corpus(source=str(tmp_path)))}
+    assert formats == {"a": "jsonl.gz", "b": "jsonl", "d": "txt", "e": "jsonl.zst", "sub.c": "parquet"}
+
+
+def test_file_and_glob(tmp_path: Path) -> None:
+    fill(tmp_path, "x/a.jsonl", "x/b.jsonl", "y/a.jsonl", "x/odd.data")
+    assert keys(tmp_path / "x/a.jsonl") == ["c--a"]
+    assert keys(f"{tmp_path}/*/a.jsonl") == ["c--x.a", "c--y.a"]
+    assert keys(tmp_path / "x/odd.data", format="jsonl") == ["c--odd.data"]
+    with pytest.raises(SourceError, match=r"odd\.data.*set format"):
+        keys(tmp_path / "x/odd.data")
+
+
+def test_relative_sources_stay_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "data/a.jsonl", "top.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for source, url in (("data", "data/a.jsonl"), ("data/*.jsonl", "data/a.jsonl"), ("top.jsonl", "top.jsonl")):
+        assert [shard.url for shard in list_shards("c", Corpus(source=source))] == [url]
+
+
+def test_nothing_found_names_corpus_and_source(tmp_path: Path) -> None:
+    for source in (tmp_path, tmp_path / "missing", tmp_path / "*.jsonl"):
+        with pytest.raises(SourceError) as error:
+            keys(source)
+        assert "corpus 'c'" in str(error.value) and str(source) in str(error.value)
+
+
+def test_a_new_file_renames_no_other_shard(tmp_path: Path) -> None:
+    fill(tmp_path, "a b.jsonl")
+    (before,) = keys(tmp_path)
+    fill(tmp_path, "a-b.jsonl", "ä.jsonl", "ö.jsonl", "a..b.jsonl")
+    after = keys(tmp_path)
+    assert before in after and len(set(after)) == 5
+    assert all(key.isascii() and "/" not in key and ".." not in key for key in after)
+
+
+def test_two_files_of_one_key_are_an_error(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "a.jsonl.gz")
+    with pytest.raises(SourceError, match="would both be shard 'c--a'"):
+        keys(tmp_path)
+
+
+def test_digest_follows_content_not_time_or_name(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "b.jsonl")
+    a, b = list_shards("c", Corpus(source=str(tmp_path)))
+    before = shard_digest(a)
+    assert before == shard_digest(b)
+    os.utime(a.url, ns=(1, 1))
+    assert shard_digest(a) == before
+    Path(a.url).write_text('{"text": "y"}\n')
+    assert shard_digest(a) != before
+
+
+def test_source_digest_covers_every_file(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl")
+    before = source_digest(str(tmp_path))
+    fill(tmp_path, "b.jsonl")
+    assert source_digest(str(tmp_path)) != before
+    with pytest.raises(SourceError):
+        source_digest(str(tmp_path / "nothing"))
+
+
+def test_documentation_shards_need_no_reading() -> None:
+    shards = list_shards("numpy", Corpus(source="pydoc://numpy?shards=3"))
+    assert [shard.key for shard in shards] == ["numpy--0000", "numpy--0001", "numpy--0002"]
+    assert len({shard_digest(shard) for shard in shards}) == 3
+    with pytest.raises(SourceError, match=r"corpus 'c'.*not_installed"):
+        keys("pydoc://not_installed")
+
+
+def test_remote_source_through_fsspec() -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/bucket/prefix/a.jsonl", b'{"text": "x"}\n')
+    fs.pipe("/bucket/prefix/deep/b.txt", b"x")
+    shards = list_shards("c", Corpus(source="memory://bucket/prefix"))
+    assert [(shard.key, shard.url) for shard in shards] == [
+        ("c--a", "memory://bucket/prefix/a.jsonl"),
+        ("c--deep.b", "memory://bucket/prefix/deep/b.txt"),
+    ]
+    assert keys("memory://bucket/prefix/*.jsonl") == ["c--a"]
+    fs.rm("/bucket", recursive=True)
