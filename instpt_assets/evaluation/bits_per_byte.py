@@ -63,6 +63,4 @@ def measure_bits(model: Any, tokenizer: Any, documents: Mapping[str, str], *, ma
             losses = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=-100, reduction="none")
             for (number, _), loss in zip(batch, losses.view(len(batch), length).double().sum(dim=1).tolist(), strict=True):
                 nats[number] += loss
-    return [
-        DocumentBits(name, nat / math.log(2), len(text.encode())) for (name, text), nat in zip(texts.items(), nats, strict=True)
-    ]
+    return [DocumentBits(name, nat / math.log(2), len(text.encode())) for (name, text), nat in zip(texts.items(), nats, strict=True)]

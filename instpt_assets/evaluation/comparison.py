@@ -85,7 +85,9 @@ def compare(score_tables: Iterable[Path], arms: Sequence[str]) -> list[Compared]
         by_arm = scores[key]
         versions = {str(row["task_version"]) for seeds in by_arm.values() for row in seeds.values()}
         if len(versions) > 1:
-            raise ValueError(f"task {key[1]}: the arms were scored on different versions ({', '.join(sorted(versions))}); materialize all scores again")
+            raise ValueError(
+                f"task {key[1]}: the arms were scored on different versions ({', '.join(sorted(versions))}); materialize all scores again"
+            )
         compared += [_compare(key, arm, arms[0], by_arm, examples.get(key, {})) for arm in arms if arm in by_arm]
     return compared
 

@@ -27,7 +27,7 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
     stages = [stage for stage in STAGES if any(row.stage == stage for row in rows)]
     columns = min(_MAX_COLUMNS, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    figure = Figure(figsize=(max(4.6, 3.5 * columns), 2.75 * lines + 0.55), dpi=110, layout="constrained")
+    figure = Figure(figsize=(max(4.6, 3.5 * columns), 2.75 * lines + 0.55), dpi=110 if lines < 3 else 75, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, squeeze=False)
     for panel, task in zip(grid.flat, tasks, strict=False):
@@ -38,7 +38,9 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
             for row in (r for r in of_task if r.stage == stage):
                 place = present.index(row.arm) + shift
                 if len(row.by_seed) > 1:
-                    panel.plot([place + 0.09] * len(row.by_seed), [scale * v for v in row.by_seed], ".", color=_COLOURS[stage], alpha=0.45, ms=5)
+                    panel.plot(
+                        [place + 0.09] * len(row.by_seed), [scale * v for v in row.by_seed], ".", color=_COLOURS[stage], alpha=0.45, ms=5
+                    )
                 error = None if row.stderr is None else scale * row.stderr
                 panel.errorbar(
                     place, scale * row.value, yerr=error, fmt=_MARKERS[stage], ms=6, color=_COLOURS[stage], capsize=3, elinewidth=1.4
@@ -47,7 +49,7 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
         panel.set_title(task.replace("_", " "), fontsize=10.5, fontweight="bold", loc="left")
         unit = " (%)" if of_task[0].is_share else ""
         panel.set_ylabel(f"{of_task[0].metric.replace('_', ' ')}{unit}\n{better}", fontsize=8.5)
-        panel.set_xticks(range(len(present)), present, fontsize=9)
+        panel.set_xticks(range(len(present)), present, fontsize=9, rotation=0 if len(present) < 5 else 35)
         panel.set_xlim(-0.5, len(present) - 0.5)
         panel.margins(y=0.18)
         panel.tick_params(axis="y", labelsize=8.5)
@@ -58,7 +60,9 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
         panel.set_visible(False)
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=_COLOURS[s], marker=_MARKERS[s], linestyle="", label=STAGES[s]) for s in stages]
+    handles = [
+        Line2D([], [], color=_COLOURS[s], marker=_MARKERS[s], linestyle="", label=f"{STAGES[s]} (± one standard error)") for s in stages
+    ]
     seeds = max(row.num_seeds for row in rows)
     if seeds > 1:
         handles.append(Line2D([], [], color="#777777", marker=".", linestyle="", alpha=0.6, label="single seeds"))

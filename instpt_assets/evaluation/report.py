@@ -62,17 +62,16 @@ def comparison_table(table: Path) -> str:
     Args:
         table: the report's `data-00000.parquet`.
     """
-    rows = [
-        Compared(**row, num_fewshot=0, num_examples=0, by_seed=()) for row in pl.read_parquet(table).iter_rows(named=True)
-    ]
+    rows = [Compared(**row, num_fewshot=0, num_examples=0, by_seed=()) for row in pl.read_parquet(table).iter_rows(named=True)]
     arms = list(dict.fromkeys(row.arm for row in rows))
     blocks = []
     for stage, tasks in _stages(shown(rows)):
         cells = [["", *(f"{task} {'↓' if found[0].lower_is_better else '↑'}" for task, found in tasks.items())]]
-        for arm in arms:
-            cells.append([arm, *(next((format_value(r) for r in found if r.arm == arm), "") for found in tasks.values())])
+        cells += [[arm, *(next((format_value(r) for r in found if r.arm == arm), "") for found in tasks.values())] for arm in arms]
         widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-        lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in cells]
+        lines = [
+            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))) for line in cells
+        ]
         blocks.append("\n".join([STAGES[stage], *lines]))
     return "\n\n".join([*blocks, "Shares in per cent; ± one standard error; ↑ higher is better, ↓ lower is better."])
 
@@ -124,7 +123,9 @@ def _markdown(rows: Sequence[Compared], arms: Sequence[str]) -> str:
             cells = [("**{}**" if row.is_clear else "{}").format(format_difference(row)) if row else "" for row in found]
             lines.append(f"| **{arm}** | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join([*lines, "Shares in per cent; ± one standard error over examples and seeds; ↑ higher is better, ↓ lower is better.", ""])
+    return "\n".join(
+        [*lines, "Shares in per cent; ± one standard error over examples and seeds; ↑ higher is better, ↓ lower is better.", ""]
+    )
 
 
 def _about(row: Compared) -> str:
@@ -160,8 +161,13 @@ def _page(visible: Sequence[Compared], compared: Sequence[Compared], arms: Seque
 
 def _cell(row: Compared | None, rivals: Sequence[Compared]) -> dict[str, Any]:
     if row is None:
-        return {"value": "–", "difference": "", "verdict": "", "best": False}
+        return {"value": "", "difference": "", "verdict": "", "best": False}
     best = min(rivals, key=lambda r: r.value) if row.lower_is_better else max(rivals, key=lambda r: r.value)
     better = row.difference is not None and (row.difference < 0) == row.lower_is_better
     verdict = ("better" if better else "worse") if row.is_clear else ""
-    return {"value": format_value(row), "difference": format_difference(row), "verdict": verdict, "best": row.value == best.value and len(rivals) > 1}
+    return {
+        "value": format_value(row),
+        "difference": format_difference(row),
+        "verdict": verdict,
+        "best": row.value == best.value and len(rivals) > 1,
+    }

@@ -13,8 +13,9 @@ from instpt_assets.evaluation.harness import PreparedTasks, evaluate_checkpoint,
 from instpt_assets.evaluation.scores import write_scores
 from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.execution import Execution
+from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
-from instpt_assets.workers.runtime import Inputs, Report, run_worker
+from instpt_assets.workers.runtime import Report, run_worker
 
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:

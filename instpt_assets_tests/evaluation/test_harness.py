@@ -1,0 +1,90 @@
+"""A real lm-eval run on a tiny random model, and bits per byte against a direct calculation."""
+
+import math
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from instpt_assets.evaluation.bits_per_byte import measure_bits
+from instpt_assets.evaluation.harness import evaluate_checkpoint, load_tokenizer, prepare
+from instpt_assets.evaluation.scores import EXAMPLE_SCHEMA, SCORE_SCHEMA, write_scores
+from instpt_assets.recipe.evaluation import Evaluation
+
+EVALUATION = Evaluation(
+    held_out="pydoc://numpy?include=numpy.ma.extras,numpy.ma.core,numpy.ma,numpy.polynomial.polynomial", num_examples=12
+)
+
+
+def test_a_checkpoint_is_scored_on_every_local_task_and_twice_alike(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    tasks = prepare(EVALUATION, tmp_path / "tasks")
+    found = [evaluate_checkpoint(tiny_checkpoint, tasks, batch_size=8) for _ in range(2)]
+    assert found[0] == found[1]
+    scores = {(score.task, score.metric): score for score in found[0].scores}
+    assert set(scores) == {
+        ("documentation_summaries", "acc"),
+        ("documentation_summaries", "acc_norm"),
+        ("documentation_reading", "acc"),
+        ("documentation_reading", "acc_norm"),
+        ("documentation_names", "exact_match"),
+        ("documentation_answers", "exact_match"),
+        ("held_out_documentation", "bits_per_byte"),
+    }
+    assert scores["documentation_answers", "exact_match"].num_fewshot == 2
+    for (task, metric), score in scores.items():
+        examples = [e for e in found[0].examples if (e.task, e.metric) == (task, metric)]
+        assert score.num_examples == len(examples) == 12
+        assert score.value == pytest.approx(sum(e.score * e.weight for e in examples) / sum(e.weight for e in examples))
+        assert score.stderr is not None
+    # The record of a multiple choice names the option that was chosen: right exactly where it scored.
+    chosen = [e for e in found[0].examples if e.metric in ("acc", "acc_norm")]
+    assert all((e.answer == e.target) == (e.score == 1.0) for e in chosen)
+
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        write_scores([("pretrained_checkpoint/checkpoint", 7, found[0])], arm="vanilla", seed=0, out=tmp_path / name)
+    table = pl.read_parquet(tmp_path / "once" / "data-00000.parquet")
+    assert table.schema == SCORE_SCHEMA
+    assert table["backend"].unique().sort().to_list() == ["lm-eval 0.4.13 hf", "transformers"] or table["backend"].null_count() == 0
+    assert pl.read_parquet_schema(tmp_path / "once" / "examples.parquet") == EXAMPLE_SCHEMA
+    for name in ("data-00000.parquet", "examples.parquet"):
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_the_task_version_follows_the_examples_not_the_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def versions(folder: str, **changed: int) -> dict[str, str]:
+        (tmp_path / folder).mkdir()
+        tasks = prepare(EVALUATION.model_copy(update={"num_examples": 4, **changed}), tmp_path / folder)
+        return {s.task: s.task_version for s in evaluate_checkpoint(tiny_checkpoint, tasks, batch_size=8).scores}
+
+    here, there, reseeded = versions("here"), versions("there"), versions("reseeded", seed=5)
+    assert here == there
+    assert all(here[task] != reseeded[task] for task in here)
+
+
+def test_prompts_begin_with_one_bos(tiny_checkpoint: Path) -> None:
+    ids = load_tokenizer(tiny_checkpoint)("the mask")["input_ids"]
+    assert ids[0] == 0
+    assert ids.count(0) == 1
+
+
+def test_bits_per_byte_equal_a_direct_calculation(tiny_checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint).eval()
+    tokenizer = load_tokenizer(tiny_checkpoint)
+    documents = {"short": "the mask of ä", "long": "return the array along axis one, " * 9, "empty": ""}
+    length = 16
+    found = {d.id: d for d in measure_bits(model, tokenizer, documents, max_length=length, batch_size=3)}
+    assert list(found) == ["short", "long"]
+    assert found["short"].num_bytes == 14
+    for name in found:
+        ids = [0, *tokenizer(documents[name], add_special_tokens=False)["input_ids"]]
+        bits = 0.0
+        for target in range(1, len(ids)):
+            start = (target - 1) // length * length
+            logits = model(torch.tensor([ids[start:target]])).logits[0, -1].double()
+            bits -= torch.log_softmax(logits, 0)[ids[target]].item() / math.log(2)
+        assert found[name].bits == pytest.approx(bits, rel=1e-4)
