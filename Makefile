@@ -21,7 +21,7 @@ materialize: setup
 	python -m instpt_assets.defs.materialize $${SELECT:+--select "$$SELECT"} $${SHARDS:+--shards "$$SHARDS"}
 
 ui: setup
-	DAGSTER_HOME="$$(python -m instpt_assets.defs.home)" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
+	home="$$(python -m instpt_assets.defs.home)" && DAGSTER_HOME="$$home" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
 
 test: setup
 	python -m pytest
