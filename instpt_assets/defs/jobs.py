@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from instpt_assets.defs.partitions import SHARDS
 
@@ -10,7 +11,7 @@ SHARDS_JOB, SYNTHESIZER_JOB, SEEDS_JOB, REPORT_JOB = "shards", "synthesizer", "s
 _REPORTS = {"corpus_quality", "comparison_report"}
 
 
-def jobs(assets: Sequence[dg.AssetsDefinition]) -> list[dg.UnresolvedAssetJobDefinition]:
+def jobs(assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefinition]:
     """`shards` (with the duplicates between them), `synthesizer` (what learns from pinned shards), `seeds` (arms), `report`."""
     keys: dict[str, list[dg.AssetKey]] = {SHARDS_JOB: [], SYNTHESIZER_JOB: [], SEEDS_JOB: [], REPORT_JOB: []}
     for definition in assets:

@@ -81,14 +81,11 @@ def log_partition(context: dg.AssetExecutionContext, key: dg.AssetKey, partition
 
 def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str) -> dict[str, str]:
     """Tags that say which versions of its inputs the partition was made from, as Dagster reads them."""
-    graph = context.assets_def.specs_by_key
     tags = {}
-    for dep in graph[key].deps:
-        partitioned_alike = dep.partition_mapping is None and context.repository_def.asset_graph.get(dep.asset_key).partitions_def == context.assets_def.partitions_def
-        records = _latest(context.instance, dep.asset_key, [partition] if partitioned_alike else None)
-        if not records:
-            continue
-        materialization = records[0].asset_materialization
+    for dep in context.assets_def.specs_by_key[key].deps:
+        # An unpartitioned input has no event of this partition.
+        records = (_latest(context.instance, dep.asset_key, [partition]) if dep.partition_mapping is None else []) or _latest(context.instance, dep.asset_key)
+        materialization = records[0].asset_materialization if records else None
         version = (materialization.tags or {}).get("dagster/data_version") if materialization else None
         if version is not None:
             path = dep.asset_key.to_user_string()
@@ -97,5 +94,5 @@ def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: 
     return tags
 
 
-def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None) -> Sequence[dg.EventLogRecord]:
+def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None = None) -> Sequence[dg.EventLogRecord]:
     return instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions), limit=1).records

@@ -105,6 +105,7 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
     result = definitions.resolve_job_def(step.job).execute_in_process(
         instance=instance,
         asset_selection=list(step.assets),
+        run_config={"loggers": {"console": {"config": {}}}},
         tags={**step.tags, PROCESS_TAG: f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"},
         raise_on_error=False,
     )

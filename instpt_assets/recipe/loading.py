@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.recipe import Recipe
 
 _HERE = Path(__file__).parent
+_BY_NAME = ("corpora", "pair_sets", "arms")
 Model = TypeVar("Model", bound=Part)
 
 
@@ -21,7 +22,7 @@ class ConfigurationError(Exception):
 
 
 def load_recipe(name_or_path: str | None = None) -> Recipe:
-    """The recipe that `INSTPT_RECIPE` (or the argument) names: a bundled one, or a YAML file.
+    """The recipe that `INSTPT_RECIPE` (or the argument) names: a bundled one, or a YAML file, which may extend another (`extends: demo`).
 
     Raises:
         ConfigurationError: it does not exist or is not valid; the message names every wrong field.
@@ -44,17 +45,30 @@ def bundled(kind: str = "recipes") -> list[str]:
     return sorted(path.stem for path in (_HERE / kind).glob("*.yaml"))
 
 
+def _read(path: Path, folder: Path, what: str) -> Any:
+    """The YAML file over the one that its `extends` names: settings field by field, sections by name (corpora, pair sets, arms) whole."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    merged = dict(_read(_find(str(content.pop("extends")), folder, what), folder, what))
+    for name, value in content.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict) and name not in _BY_NAME
+        merged[name] = {**merged[name], **value} if both else value
+    return merged
+
+
+def _find(name_or_path: str, folder: Path, what: str) -> Path:
+    for path in (folder / f"{name_or_path}.yaml", Path(name_or_path)):
+        if path.is_file():
+            return path
+    raise ConfigurationError(f"{what} '{name_or_path}' is neither a file nor one of the bundled ones: {', '.join(bundled(folder.name))}")
+
+
 def _load(model: type[Model], name_or_path: str, folder: Path, what: str) -> Model:
-    path = folder / f"{name_or_path}.yaml"
-    if not path.exists():
-        path = Path(name_or_path)
-        if not path.is_file():
-            raise ConfigurationError(
-                f"{what} '{name_or_path}' is neither a file nor one of the bundled ones: {', '.join(bundled(folder.name))}"
-            )
+    path = _find(name_or_path, folder, what)
     try:
         # Through JSON, so that strict validation accepts lists for tuples and nothing else of YAML's types.
-        return model.model_validate_json(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
+        return model.model_validate_json(json.dumps(_read(path, folder, what)))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise ConfigurationError(f"{what} {path}: not readable as YAML: {error}") from error
     except ValidationError as error:

@@ -86,3 +86,22 @@ def test_default_passages_let_all_shots_fit_the_window() -> None:
 def test_a_window_that_cannot_hold_a_shot_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot hold passages"):
         PairSet(shots=2, max_model_len=512, max_new_tokens=400)
+
+
+def test_a_recipe_extends_another(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "extends: demo\nname: mine\ncorpora:\n  notes: {source: notes/*.jsonl}\n"
+        "tokenizer: {pinned_shards: [notes--a]}\nsynthesizer: {pinned_shards: [notes--a]}\n"
+    )
+    mine, demo = load_recipe(str(file)), load_recipe("demo")
+    assert list(mine.corpora) == ["notes"]
+    assert mine.tokenizer.vocab_size == demo.tokenizer.vocab_size and mine.tokenizer.pinned_shards == ("notes--a",)
+    assert mine.arms == demo.arms
+
+
+def test_a_wrong_field_beside_extends_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: demo\nname: mine\nlayouts: {dialogue: 0.1}\n")
+    with pytest.raises(ConfigurationError, match="layouts.dialogue: unknown field"):
+        load_recipe(str(file))
