@@ -185,8 +185,7 @@ def _run(lm: Any, names: Sequence[str], num_fewshot: int, tasks: PreparedTasks) 
 def _scores(name: str, results: Mapping[str, Any], local: LocalTask | None, num_fewshot: int) -> list[Score]:
     """One score a metric of a task or group; keys of lm-eval's results read `<metric>,<filter>` and `<metric>_stderr,<filter>`."""
     members = sorted(task for task in results["samples"] if task == name) or _members(name, results)
-    configs = [{k: v for k, v in results["configs"][task].items() if k != "dataset_kwargs" or local is None} for task in members]
-    made_from = _hash([json.dumps(configs, sort_keys=True, default=str), local.examples if local else []])
+    made_from = _hash([local.config, local.examples] if local else [_without_place(results["configs"][task]) for task in members])
     num_examples = sum(len({sample["doc_id"] for sample in results["samples"][task]}) for task in members)
     result = results["results"][name]
     scores = []
@@ -207,6 +206,12 @@ def _members(group: str, results: Mapping[str, Any]) -> list[str]:
     """The tasks of a group, through groups within groups."""
     inner = results.get("group_subtasks", {}).get(group, [])
     return sorted({task for name in inner for task in ([name] if name in results["samples"] else _members(name, results))})
+
+
+def _without_place(config: Mapping[str, Any]) -> str:
+    """A task's configuration as JSON, without the file that it was read from."""
+    metadata = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}
+    return json.dumps({**config, "metadata": metadata}, sort_keys=True, default=str)
 
 
 def _examples(task: str, samples: Sequence[Mapping[str, Any]]) -> list[Example]:

@@ -20,10 +20,11 @@ from instpt_assets.workers.runtime import Report, run_worker
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
     """Score every checkpoint of the artifact, the intermediate ones in order, then the last."""
+    tasks = _prepared(json.dumps(spec.recipe, sort_keys=True))  # before torch: it sets what libraries read when they are imported
+
     import torch
 
     torch.set_num_threads(execution.num_threads or len(os.sched_getaffinity(0)))
-    tasks = _prepared(json.dumps(spec.recipe, sort_keys=True))
     arm, _, stage = spec.asset.partition("/")
     trained = "instruction_tuned_checkpoint" if stage.startswith("instruction_tuned") else "pretrained_checkpoint"
     artifact = inputs[f"{arm}/{trained}", spec.partition]
