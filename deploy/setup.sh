@@ -14,7 +14,8 @@ if [ -z "${INSTPT_EXTRA:-}" ]; then
 fi
 pins=deploy/requirements/$INSTPT_EXTRA.txt
 [ -f "$pins" ] || { echo "INSTPT_EXTRA is '$INSTPT_EXTRA': say cpu or gpu" >&2; exit 2; }
-inputs=$(cat deploy/setup.sh deploy/requirements/*.txt deploy/vllm-metadata/pyproject.toml pyproject.toml | sha256sum)
+# What an installation depends on; from [tool.dg] on, pyproject.toml only configures tools.
+inputs=$({ cat deploy/setup.sh deploy/requirements/*.txt deploy/vllm-metadata/pyproject.toml && sed '/^\[tool\.dg\]/q' pyproject.toml; } | sha256sum)
 
 # The state tells which environment lies there: another extra's, one of a folder since moved, or an unfinished one is made anew.
 state=$venv/.setup
