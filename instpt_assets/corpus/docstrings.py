@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from instpt_assets.corpus.plain_text import UNDERLINE, indentation, inline, plain
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -48,7 +50,6 @@ _RETURNS = {"returns", "return", "yields"}
 _ENTRIES = _PARAMETERS | _RETURNS | {"raises", "warns", "attributes"}
 _LEFT_OUT = {"example", "examples", "example usage", "see also", "references", "methods"}
 _PLAIN = {"note", "notes", "warning", "warnings", "shape", "inputs", "outputs"}
-_UNDERLINE = re.compile(r"([-=~^\"*#+])\1{2,}\s*$")
 _GOOGLE = re.compile(rf"({'|'.join(sorted(_ENTRIES | _LEFT_OUT | _PLAIN, key=len, reverse=True))})\s*::?\s*$", re.IGNORECASE)
 _FIELD = re.compile(r":(param|parameter|arg|keyword|kwarg|type|returns?|rtype|raises?)\b\s*([^:]*):\s*(.*)$")
 _CALL = re.compile(r"[\w.]+(\(.*\))\s*(?:->\s*(.+))?$", re.DOTALL)
@@ -103,38 +104,6 @@ def read_docstring(text: str, *, indented_code: bool = False) -> Docstring:
     return Docstring(signature, summary, "\n\n".join(paragraphs), tuple(distinct.values()), returns or (inline(result_type) or None))
 
 
-def plain(lines: list[str], *, indented_code: bool = False) -> list[str]:
-    """Paragraphs of reStructuredText without code, directives and tables; wrapped lines are joined."""
-    paragraphs = [_join(block) for block in _blocks(_without_code(lines, indented_code))]
-    return [paragraph for paragraph in map(inline, paragraphs) if paragraph]
-
-
-_INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r":[\w:+-]+:`([^`<]*[^`<\s])\s*<[^`>]*>`"), r"\1"),  # :role:`text <target>`
-    (re.compile(r":[\w:+-]+:`~(?:\w+\.)*([^`]*)`"), r"\1"),  # :role:`~package.name`
-    (re.compile(r":[\w:+-]+:`!?([^`]*)`"), r"\1"),
-    (re.compile(r"``(.+?)``", re.DOTALL), r"\1"),
-    (re.compile(r"`([^`<]*[^`<\s])\s*<[^`>]*>`_{1,2}"), r"\1"),  # `text <url>`_
-    (re.compile(r"`([^`\n]+)`_{0,2}"), r"\1"),
-    (re.compile(r"(?<![\w*])\*\*([^\s*](?:[^*\n]*[^\s*])?)\*\*(?![\w*])"), r"\1"),
-    (re.compile(r"(?<![\w*])\*([^\s*](?:[^*\n]*[^\s*])?)\*(?![\w*])"), r"\1"),
-    (re.compile(r"\s*\[[\w-]+\]_"), ""),  # footnote marks
-    (re.compile(r"\\ "), ""),
-    (re.compile(r"\\([*_`|])"), r"\1"),
-    (re.compile(r"[ \t]{2,}"), " "),
-)
-
-_MARKED = re.compile(r"[`*\\]|\]_|\s{2}")
-
-
-def inline(text: str) -> str:
-    """Inline markup as the plain text that it shows."""
-    if _MARKED.search(text):
-        for pattern, shown in _INLINE:
-            text = pattern.sub(shown, text)
-    return text.strip()
-
-
 def _split_signature(lines: list[str]) -> tuple[str, str, list[str]]:
     end = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
     call = _CALL.match(" ".join(line.strip().rstrip("\\") for line in lines[:end]))
@@ -150,14 +119,14 @@ def _sections(lines: list[str]) -> Iterator[tuple[str, list[str], bool]]:
     while i < len(lines):
         line = lines[i]
         following = next((other for other in lines[i + 1 :] if other.strip()), "")
-        underlined = line.strip() and i + 1 < len(lines) and _UNDERLINE.match(lines[i + 1].strip()) and not _indent(line)
+        underlined = line.strip() and i + 1 < len(lines) and UNDERLINE.match(lines[i + 1].strip()) and not indentation(line)
         heading = _GOOGLE.match(line)
-        if underlined or (heading and _indent(following)):
+        if underlined or (heading and indentation(following)):
             yield title, body, google
             title, body, google = heading[1].capitalize() if heading and not underlined else line.strip(), [], not underlined
             i += 2 if underlined else 1
             continue
-        if google and line.strip() and not _indent(line):
+        if google and line.strip() and not indentation(line):
             yield title, body, google
             title, body, google = "", [], False
         body.append(line)
@@ -170,7 +139,7 @@ def _entries(lines: list[str], *, google: bool, returned: bool) -> Iterator[Para
     lines = inspect.cleandoc("\n".join(["", *lines])).splitlines()
     group: list[str] = []
     for line in [*lines, "end"]:
-        if group and (line == "end" or (line.strip() and not _indent(line))):
+        if group and (line == "end" or (line.strip() and not indentation(line))):
             yield from _entry(group, google=google, returned=returned)
             group = []
         if group or line.strip():
@@ -234,7 +203,7 @@ def _take_fields(lines: list[str]) -> tuple[list[str], _Fields]:
         if match:
             found.append((match[1], match[2].strip(), [match[3]]))
             inside = True
-        elif inside and (_indent(line) or not line.strip()):
+        elif inside and (indentation(line) or not line.strip()):
             found[-1][2].append(line)
         else:
             inside = False
@@ -254,89 +223,3 @@ def _take_fields(lines: list[str]) -> tuple[list[str], _Fields]:
         elif kind in {"return", "returns"} and description:
             fields.returns = description
     return kept, fields
-
-
-_DIRECTIVE = re.compile(r"\s*\.\.\s+([\w:+-]+?)::\s*(.*)$")
-_ADMONITIONS = {"note", "warning", "important", "tip", "caution", "attention", "hint", "danger"}
-_TEMPLATE = re.compile(r"%\(\w+\)s$")  # filled in at import
-_RULER = re.compile(r"\s*(?:[=-]{2,}(?:\s+[=-]{2,})+|\+[-=+]{3,}\+?)\s*$")
-_BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,2}[.)]|\([a-z]\))\s+")
-
-
-def _without_code(lines: list[str], indented_code: bool) -> list[str]:
-    kept: list[str] = []
-    i = 0
-    while i < len(lines):
-        line = lines[i]
-        stripped = line.strip()
-        directive = _DIRECTIVE.match(line)
-        if directive or stripped.startswith(".. ") or stripped == "..":
-            end = _end_of_block(lines, i)
-            if directive and directive[1] in _ADMONITIONS:
-                body = inspect.cleandoc("\n".join(["", *lines[i + 1 : end]])).splitlines()
-                title = f"{directive[1].capitalize()}: "
-                kept += ["", *_without_code([title + directive[2], *body] if directive[2] else _prefixed(title, body), indented_code), ""]
-            i = end
-        elif stripped.startswith(">>>"):
-            while i < len(lines) and lines[i].strip():
-                i += 1
-        elif stripped.startswith("```"):
-            i = next((j + 1 for j in range(i + 1, len(lines)) if lines[j].strip().startswith("```")), len(lines))
-        elif stripped.endswith("::") or (indented_code and _opens_code(lines, i)):
-            text = stripped[:-1] if stripped.endswith("::") else stripped
-            kept += ["" if text == ":" else line[: _indent(line)] + text, ""]
-            i = _end_of_block(lines, i)
-        else:
-            kept += [] if _UNDERLINE.match(stripped) or _TEMPLATE.match(stripped) or "::=" in line else [line]
-            i += 1
-    return kept
-
-
-def _prefixed(title: str, body: list[str]) -> list[str]:
-    start = next((i for i, line in enumerate(body) if line.strip()), len(body))
-    return [title + body[start], *body[start + 1 :]] if start < len(body) else []
-
-
-def _opens_code(lines: list[str], i: int) -> bool:
-    """Whether line `i` is an unfinished sentence before an indented block."""
-    unfinished = re.search(r"\s\S*[a-z:]$", lines[i].strip())
-    return bool(unfinished) and i + 2 < len(lines) and not lines[i + 1].strip() and _indent(lines[i + 2]) > _indent(lines[i])
-
-
-def _end_of_block(lines: list[str], i: int) -> int:
-    """Index of the first line after `i` that is not blank and not indented deeper than line `i`."""
-    base = _indent(lines[i])
-    return next((j for j in range(i + 1, len(lines)) if lines[j].strip() and _indent(lines[j]) <= base), len(lines))
-
-
-def _blocks(lines: list[str]) -> Iterator[list[str]]:
-    block: list[str] = []
-    for line in [*lines, ""]:
-        if line.strip():
-            block.append(line)
-        elif block:
-            if not any(_RULER.match(row) for row in block):
-                yield block
-            block = []
-
-
-def _join(block: list[str]) -> str:
-    """One paragraph: wrapped lines joined, list items on their own lines, `term` + indented definition as `term: definition`."""
-    items: list[str] = []
-    bullets = False
-    for index, line in enumerate(block):
-        text = line.strip()
-        if not items or _BULLET.match(line):
-            items.append(text)
-            bullets = bullets or bool(_BULLET.match(line))
-        elif bullets and _indent(line) == 0 and _indent(block[index - 1]) > 0:
-            items.append(text)
-        elif not bullets and _indent(line) > _indent(block[index - 1]) and not items[-1].endswith((":", ",")) and len(items[-1]) < 60:
-            items[-1] += f": {text}"
-        else:
-            items[-1] += text if re.search(r"\w-$", items[-1]) else f" {text}"
-    return "\n".join(items)
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())

@@ -21,7 +21,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from instpt_assets.corpus.docstrings import Docstring, Parameter, read_docstring, split_default
-from instpt_assets.corpus.packages import Found, Kind, Package, module_files
+from instpt_assets.corpus.modules import Found, Kind, module_files
+from instpt_assets.corpus.packages import Package
 
 __all__ = ["DocumentationUrl", "DocumentedObject", "Parameter", "documentation_digest", "read_documentation"]
 

@@ -123,6 +123,7 @@ def _files(source: str, wanted: Format | None) -> Iterator[_File]:
     """The files behind a source; `relative` is the path below its folder (below the part of a glob that has no wildcard)."""
     try:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(source))
+        fs.invalidate_cache()  # listings are kept for the life of a process, in which new files arrive
         root_given, is_glob = source.rstrip("/"), any(c in source for c in "*?[") and not fs.exists(path)
         if is_glob:
             root_given = source[: re.search(r"[*?\[]", source).start()].rpartition("/")[0]  # type: ignore[union-attr]
@@ -132,7 +133,7 @@ def _files(source: str, wanted: Format | None) -> Iterator[_File]:
         else:
             root_given = source.rpartition("/")[0]
             found = [path] if fs.exists(path) else []
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:  # each remote client has exceptions of its own
         raise SourceError(f"source '{source}' cannot be listed: {error}") from error
     one_by_one = is_glob or found == [path]
     root = str(fs._strip_protocol(os.path.expanduser(root_given))).rstrip("/") if root_given else str(fs._strip_protocol("")).rstrip("/")
@@ -164,7 +165,7 @@ def _file_digest(url: str) -> str:
             status = os.stat(path)
             return _content_digest(path, status.st_size, status.st_mtime_ns)
         info: dict[str, Any] = fs.info(path)
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:  # as above
         raise SourceError(f"'{url}' cannot be read: {error}") from error
     known = [str(info[key]) for key in ("ETag", "etag", "blob_id", "md5Hash", "checksum", "mtime", "LastModified") if info.get(key)]
     if not known:
