@@ -32,7 +32,7 @@ check: setup
 	mypy
 
 acceptance: setup
-	python -m pytest -m slow --timeout=3600 --durations=0 -rA
+	python -m pytest -m slow --timeout=3600 --durations=0 -rpfEs
 
 setup:
 	@deploy/setup.sh
