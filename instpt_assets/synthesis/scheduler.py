@@ -54,6 +54,9 @@ class Engine(Protocol):
     def step(self) -> list[Generated]:
         """Advance, and return what ended. An exception means that the engine is lost."""
 
+    def close(self) -> None:
+        """End the engine, its processes included."""
+
 
 @dataclass(frozen=True)
 class Shot:

@@ -155,13 +155,14 @@ class _Run:
         artifact = resolve(store, [synthesizer])[synthesizer.asset, synthesizer.partition]
         self._checkpoint = artifact.local() / "checkpoint"
         self._format = PromptFormat(self._checkpoint)
+        self._engine: Engine | None = None
         self._open: dict[str, _Shard] = {}
         self._failures: dict[str, Exception] = {}
         self._num_passages = self._num_completion_tokens = 0
         self._started = self._reported = time.monotonic()
 
     def run(self) -> None:
-        scheduler = Scheduler(self._chains(), self._engine, self._in_flight)
+        scheduler = Scheduler(self._chains(), self._start, self._in_flight)
         try:
             for chain in scheduler.run():
                 self._finish(chain)
@@ -173,6 +174,8 @@ class _Run:
         finally:
             for shard in self._open.values():
                 shard.log.flush()
+            if self._engine is not None:
+                self._engine.close()
         if self._failures:
             reasons = "; ".join(f"{partition}: {type(error).__name__}: {error}" for partition, error in self._failures.items())
             raise SynthesisError(f"{len(self._failures)} of {len(self._jobs)} shards failed: {reasons}") from next(
@@ -195,14 +198,14 @@ class _Run:
             for chain in shard.missing:
                 yield ChainRun(chain, self._pair_set, self._format, owner=shard)
 
-    def _engine(self) -> Engine:
+    def _start(self) -> Engine:
         start = time.monotonic()
         self._progress({"stage": "starting the engine"})
-        engine = self._start_engine(self._checkpoint, self._pair_set, self._execution, self._format.eos_id)
+        self._engine = self._start_engine(self._checkpoint, self._pair_set, self._execution, self._format.eos_id)
         shard = next(reversed(self._open.values()))
         shard.accounting.engine_start_seconds = time.monotonic() - start
         self._started = time.monotonic()
-        return engine
+        return self._engine
 
     def _in_flight(self, engine: Engine) -> int:
         shard = next(reversed(self._open.values()))

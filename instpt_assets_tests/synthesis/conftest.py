@@ -57,6 +57,7 @@ class RuleEngine:
         self.max_num_seqs = max_num_seqs
         self.requests: list[tuple[str, list[int], int, int]] = []
         self.most_waiting = 0
+        self.closed = False
         self._format = prompt_format
         self._answer = answer or self.one_pair
         self._waiting: list[tuple[int, str, list[int]]] = []
@@ -87,6 +88,9 @@ class RuleEngine:
                 Generated(request_id, error=str(answer)) if isinstance(answer, Exception) else Generated(request_id, tuple(answer), 3)
             )
         return ended
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def bench(tmp_path: Path, tokenizer: Tokenizer, rule_engine: Callable[..., Any],
 def test_two_shards_with_one_engine_start(bench: Bench) -> None:
     first, second = bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS)
     bench.run(first, second)
-    assert len(bench.engines) == 1
+    assert len(bench.engines) == 1 and bench.engines[0].closed
     assert bench.committed == [("books--0000", False), ("books--0001", False)]
     for spec, documents in ((first, DOCUMENTS), (second, OTHERS)):
         table = bench.table(spec)
@@ -174,7 +174,7 @@ def test_a_run_that_broke_off_is_continued_and_keeps_what_was_committed(bench: B
     before = bench.artifact(first).local() / "data-00000.parquet"
     content = before.read_bytes()
     assert bench.store.find(second) is None
-    assert bench.progress_files()
+    assert bench.progress_files() and bench.engines[0].closed
 
     bench.run(first, second)
     assert bench.committed[-2:] == [("books--0001", True), ("books--0000", False)]
