@@ -53,8 +53,13 @@ def _run(body: Callable[[Task, Store, Report], None], text: str, report: Report)
         raise
 
 
-def run_worker(make: Make) -> None:
-    """Make each of the task's artifacts that the store lacks, one after another, and report each as it is committed."""
+def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda store, spec: None) -> None:
+    """Make each of the task's artifacts that the store lacks, one after another, and report each as it is committed.
+
+    Args:
+        make: makes one artifact.
+        committed: called when an artifact is in the store, before it is reported.
+    """
 
     def body(task: Task, store: Store, report: Report) -> None:
         for job in task.jobs:
@@ -63,7 +68,9 @@ def run_worker(make: Make) -> None:
                 label = {"kind": "progress", "asset": spec.asset, "partition": spec.partition}
                 return make(spec, inputs, task.execution, out, lambda message: report({**label, **message}))
 
-            report_committed(report, job, reused=find_or_make(store, job, build).reused)
+            made = find_or_make(store, job, build)
+            committed(store, job)
+            report_committed(report, job, reused=made.reused)
 
     run_task(body)
 

@@ -1,0 +1,150 @@
+"""One training as JSON: what a worker hands to the processes that do it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch.distributed as dist
+from pydantic import Field
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.synthesis import Curriculum
+from instpt_assets.recipe.training import ModelShape, Optimization
+from instpt_assets.training.batches import SequenceSource
+from instpt_assets.training.log import PLOT, plot_loss, read_log
+from instpt_assets.training.loop import train
+from instpt_assets.training.model import build_for_tokenizer, load_model
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class MixtureData(Part):
+    """An arm's pre-training data."""
+
+    kind: Literal["mixture"] = "mixture"
+    folder: Path
+    """The mixture, an index."""
+    sources: tuple[tuple[str, str, Path], ...]
+    """Asset, partition and folder of each tokenized artifact that it names."""
+
+
+class InstructionData(Part):
+    """Single instructions, loss on the responses."""
+
+    kind: Literal["instructions"] = "instructions"
+    folder: Path
+    """The tokenized instructions."""
+    components: tuple[str, ...]
+    """Which of them."""
+
+
+class TuningData(Part):
+    """The synthesizer's data: the curriculum's phases, then contexts with pairs, loss on the pairs."""
+
+    kind: Literal["tuning"] = "tuning"
+    collection: Path
+    """The tuning collection."""
+    vocab_size: int
+    """Of the tokenizer, its markers not counted."""
+    curriculum: Curriculum | None
+    """Phases before the collection."""
+    clean_tables: tuple[Path, ...]
+    """Tables of the pinned clean shards, from which the curriculum's passages are cut."""
+
+
+class TrainingJob(Part):
+    """A model, its data and its training."""
+
+    model: ModelShape | str
+    """A shape to train from a random start, or a folder or hub name to continue from."""
+    wired_start: bool = False
+    """Whether a random start holds the induction circuit (`training.wired`)."""
+    seed: int
+    """Of the initial weights and of the data's order."""
+    tokenizer: Path
+    """A tokenizer folder."""
+    data: Annotated[MixtureData | InstructionData | TuningData, Field(discriminator="kind")]
+    """What it is trained on."""
+    sequence_length: int
+    """Tokens a sequence."""
+    optimization: Optimization
+    """Steps and optimizer."""
+    checkpoint_steps: tuple[int, ...] = ()
+    """Steps after which a checkpoint is kept beside the last."""
+    execution: Execution
+    """How it is computed."""
+    out: Path
+    """Where the files go."""
+    state_folder: Path | None
+    """Where unfinished work is kept."""
+
+
+def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
+    """Train in this process (one of several under torchrun); see `train`. The process with rank 0 also draws the loss.
+
+    Returns:
+        The statistics of `train`, and of the data under `data`.
+    """
+    logging.disable_progress_bar()
+    source = _open(job)
+    statistics = train(
+        _start(job),
+        source,
+        job.optimization,
+        job.execution.training,
+        out=job.out,
+        device=job.execution.device,
+        tokenizer=job.tokenizer,
+        checkpoint_steps=job.checkpoint_steps,
+        state_folder=job.state_folder,
+        progress=progress,
+    )
+    if dist.get_rank() == 0:
+        plot_loss(read_log(job.out), job.out / PLOT)
+    return {**statistics, "data": getattr(source, "statistics", {})}
+
+
+def _start(job: TrainingJob) -> PreTrainedModel:
+    if isinstance(job.model, str):
+        return load_model(job.model)
+    model = build_for_tokenizer(job.model, job.tokenizer, seed=job.seed)
+    if job.wired_start:
+        from instpt_assets.training.wired import wire_induction
+
+        wire_induction(model, seed=job.seed)
+    return model
+
+
+def _open(job: TrainingJob) -> SequenceSource:
+    optimization = job.optimization
+    num_tokens = optimization.num_steps * optimization.batch_tokens
+    match job.data:
+        case MixtureData(folder=folder, sources=sources):
+            from instpt_assets.mixture.dataset import MixtureSequences
+
+            return MixtureSequences(folder, {(asset, partition): path for asset, partition, path in sources})
+        case InstructionData(folder=folder, components=components):
+            from instpt_assets.mixture.dataset import InstructionSequences
+
+            num_sequences = num_tokens // job.sequence_length
+            return InstructionSequences(
+                folder, components, num_sequences=num_sequences, seed=job.seed, sequence_length=job.sequence_length
+            )
+        case TuningData() as data:
+            from instpt_assets.corpus.tables import read_rows
+            from instpt_assets.synthesis.prompt import PromptFormat
+            from instpt_assets.synthesis.tuning_sequences import TuningSequences
+
+            return TuningSequences(
+                data.collection,
+                PromptFormat(job.tokenizer),
+                vocab_size=data.vocab_size,
+                sequence_length=job.sequence_length,
+                token_budget=num_tokens,
+                curriculum=data.curriculum,
+                texts=(row["text"] for row in read_rows(data.clean_tables, ["text"])),
+                seed=job.seed,
+            )

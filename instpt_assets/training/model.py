@@ -1,0 +1,103 @@
+"""Models to train: a Mistral from a shape, or a checkpoint to continue from; and how a trained one is written."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel
+
+from instpt_assets.recipe.training import ModelShape
+
+INITIAL_STD = 0.02
+_TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
+
+
+def build_model(
+    shape: ModelShape, vocab_size: int, *, seed: int, bos_token_id: int | None, eos_token_id: int | None, pad_token_id: int | None
+) -> MistralForCausalLM:
+    """A Mistral with random float32 weights.
+
+    Matrices are drawn from N(0, 0.02); those that write to the residual stream are scaled by 1 / sqrt(2 * num_layers), as in GPT-2.
+
+    Args:
+        shape: width, depth and so on.
+        vocab_size: rows of the embedding.
+        seed: of the weights; the same on every machine.
+    """
+    config = MistralConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads or shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        tie_word_embeddings=shape.tie_word_embeddings,
+        sliding_window=None,
+        bos_token_id=bos_token_id,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        dtype=torch.float32,
+    )
+    model = MistralForCausalLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    residual_std = INITIAL_STD / math.sqrt(2 * shape.num_layers)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(1.0)
+            else:
+                writes_to_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                weight.normal_(0.0, residual_std if writes_to_residual else INITIAL_STD, generator=generator)
+    return model
+
+
+def build_for_tokenizer(shape: ModelShape, tokenizer: Path, *, seed: int) -> MistralForCausalLM:
+    """`build_model` with the vocabulary and special tokens of a tokenizer folder."""
+    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    return build_model(
+        shape,
+        len(loaded),
+        seed=seed,
+        bos_token_id=loaded.bos_token_id,
+        eos_token_id=loaded.eos_token_id,
+        pad_token_id=loaded.pad_token_id,
+    )
+
+
+def load_model(name_or_path: str | Path) -> PreTrainedModel:
+    """A causal language model (folder or hub name) with float32 weights; only safetensors are read, no code of the model's is run."""
+    return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
+
+
+def write_checkpoint(
+    model: PreTrainedModel, weights: Mapping[str, torch.Tensor], *, dtype: torch.dtype, tokenizer: Path | None, folder: Path
+) -> None:
+    """Write a Hugging Face folder: weights (safetensors), configuration, generation settings and tokenizer.
+
+    Args:
+        model: gives class, configuration and generation settings; its own weights may be sharded and are not read.
+        weights: the full weights by name, on the CPU.
+        dtype: what they are stored as.
+        tokenizer: a tokenizer folder whose files are copied in.
+        folder: where; created.
+    """
+    with torch.device("meta"):
+        shell = type(model)(model.config)
+    shell.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
+    shell.tie_weights()
+    if model.generation_config is not None:
+        shell.generation_config = model.generation_config
+    shell.save_pretrained(folder)
+    for path in sorted(tokenizer.iterdir()) if tokenizer else ():
+        if path.is_file() and path.name.startswith(_TOKENIZER_FILES):
+            shutil.copyfile(path, folder / path.name)
+
+
+def describe(model: PreTrainedModel) -> dict[str, Any]:
+    """Statistics of a model: num_parameters, vocab_size."""
+    return {"num_parameters": sum(weight.numel() for weight in model.parameters()), "vocab_size": model.config.vocab_size}

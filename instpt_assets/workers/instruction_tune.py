@@ -1,0 +1,39 @@
+"""Worker of `<arm>/instruction_tuned_checkpoint`: a pre-trained model tuned on single instructions, loss on the responses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.training import InstructionTuning
+from instpt_assets.store.manifest import Spec
+from instpt_assets.workers.runtime import Inputs, Report
+from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
+
+
+def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
+    """Tune the model of one arm and seed: on the general instructions, or, where there are none, on the tuning set's pairs."""
+    from instpt_assets.mixture.instructions import GENERAL, TUNING_PAIRS
+    from instpt_assets.training.job import InstructionData, TrainingJob
+    from instpt_assets.training.launch import run
+
+    tuning = InstructionTuning.model_validate_json(json.dumps(spec.recipe["instruction_tuning"]))
+    arm = spec.asset.partition("/")[0]
+    instructions = inputs["tokenized_instructions", "all"]
+    has_general = instructions.manifest.statistics["components"][GENERAL]["num_rows"] > 0
+    job = TrainingJob(
+        model=str(inputs[f"{arm}/pretrained_checkpoint", spec.partition].local() / "checkpoint"),
+        seed=seed_number(spec),
+        tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
+        data=InstructionData(folder=instructions.local(), components=(GENERAL if has_general else TUNING_PAIRS,)),
+        sequence_length=tuning.sequence_length,
+        optimization=tuning.optimization,
+        execution=execution,
+        out=out,
+        state_folder=state_folder(spec, inputs),
+    )
+    return run(job, progress)
+
+
+if __name__ == "__main__":
+    run_training_worker(make)

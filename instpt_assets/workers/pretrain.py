@@ -1,0 +1,42 @@
+"""Worker of `<arm>/pretrained_checkpoint`: one model per arm and seed, trained on the arm's mixture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.training import Pretraining
+from instpt_assets.store.manifest import Spec
+from instpt_assets.store.store import resolve
+from instpt_assets.workers.runtime import Inputs, Report
+from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
+
+
+def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
+    """Pre-train the model of one arm and seed."""
+    from instpt_assets.training.job import MixtureData, TrainingJob
+    from instpt_assets.training.launch import run
+
+    pretraining = Pretraining.model_validate_json(json.dumps(spec.recipe["pretraining"]))
+    arm = spec.asset.partition("/")[0]
+    mixture = inputs[f"{arm}/tokenized_mixture", spec.partition]
+    # The mixture copies no token: it names the tokenized artifacts that it was made from.
+    tokens = resolve(mixture.store, mixture.manifest.inputs)
+    job = TrainingJob(
+        model=pretraining.model,
+        seed=seed_number(spec),
+        tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
+        data=MixtureData(
+            folder=mixture.local(), sources=tuple((asset, key, artifact.local()) for (asset, key), artifact in sorted(tokens.items()))
+        ),
+        sequence_length=pretraining.sequence_length,
+        optimization=pretraining.optimization,
+        execution=execution,
+        out=out,
+        state_folder=state_folder(spec, inputs),
+    )
+    return run(job, progress)
+
+
+if __name__ == "__main__":
+    run_training_worker(make)
