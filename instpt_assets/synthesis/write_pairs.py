@@ -204,7 +204,7 @@ class _Run:
         self._engine = self._start_engine(self._checkpoint, self._pair_set, self._execution, self._format.eos_id)
         shard = next(reversed(self._open.values()))
         shard.accounting.engine_start_seconds = time.monotonic() - start
-        self._started = time.monotonic()
+        self._started = self._reported = time.monotonic()
         return self._engine
 
     def _in_flight(self, engine: Engine) -> int:
