@@ -25,7 +25,7 @@ Generate = Callable[[Sequence[Sequence[int]], int], list[list[int]]]
 
 NUM_CONTEXTS = 100
 """Held-out contexts, shared evenly by the data sets."""
-MAX_PAIRS = 3
+MAX_PAIRS = 2
 """Gold pairs a context whose instructions are answered."""
 MAX_ANSWER_TOKENS, MAX_PAIRS_TOKENS = 48, 240
 """New tokens of a response, and of a context's pairs."""
