@@ -158,10 +158,9 @@ def _documentation(url: str, seed: int) -> Iterator[_Example]:
         rng = random.Random(f"{seed}/{document.name}")
         longest = rng.randint(SHORTEST_PASSAGE, LONGEST_PASSAGE)
         for position, passage in enumerate(cut_passages(normalize(document.text), _count_words, longest)):
-            context = passage.strip()
-            pairs = [pair for pair in ask(context, rng) if _problem(pair) is None]
+            pairs = [pair for pair in ask(passage, rng) if _problem(pair) is None]
             if len(pairs) >= MIN_DERIVED_PAIRS:
-                yield _Example(f"{document.name}/{position:04d}", context, tuple(pairs), None, document.name)
+                yield _Example(f"{document.name}/{position:04d}", passage, tuple(pairs), None, document.name)
 
 
 def _count_words(texts: Sequence[str]) -> list[int]:

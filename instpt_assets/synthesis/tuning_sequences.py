@@ -16,11 +16,11 @@ import polars as pl
 
 from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.synthesis.curriculum import repeated_spans, rote_and_questions
-from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat
+from instpt_assets.synthesis.prompt import Pair, PromptFormat
 
-SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", *MARKERS)
-"""Special tokens of a synthesizer's own tokenizer: ids 0 to 7."""
 PAD_ID = 0
+FIRST_ORDINARY_ID = 3
+"""Below it lie `<pad>`, `<s>` and `</s>` of a synthesizer's own tokenizer; its markers lie behind the vocabulary."""
 NO_LOSS = -100
 
 Example = tuple[np.ndarray, np.ndarray]
@@ -54,7 +54,7 @@ class TuningSequences:
     Args:
         collection: Folder of a tuning collection; its held-out contexts are left out.
         prompt: The prompt format of the synthesizer's tokenizer.
-        vocab_size: Of that tokenizer.
+        vocab_size: Of that tokenizer, its markers not counted.
         sequence_length: Tokens a sequence.
         token_budget: Tokens of all sequences together, padding included.
         curriculum: The phases before the collection, for a model from a random start.
@@ -138,7 +138,7 @@ class TuningSequences:
     def _sequence_of(self, phase: Phase, position: int) -> tuple[np.ndarray, np.ndarray]:
         if not phase.packed:
             return repeated_spans(
-                self.sequence_length, len(SPECIAL_TOKENS), self._vocab_size, np.random.default_rng((self._seed, position))
+                self.sequence_length, FIRST_ORDINARY_ID, self._vocab_size, np.random.default_rng((self._seed, position))
             )
         passed, place = divmod(position, len(phase.packed))
         order = np.random.default_rng((self._seed, 1, passed)).permutation(len(phase.packed))

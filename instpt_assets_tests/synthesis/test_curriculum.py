@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.synthesis.curriculum import repeated_spans, rote_and_questions
-from instpt_assets.synthesis.prompt import Pair, PromptFormat
+from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat
 from instpt_assets.synthesis.tuning_collection import EXAMPLES
-from instpt_assets.synthesis.tuning_sequences import NO_LOSS, SPECIAL_TOKENS, TuningSequences
+from instpt_assets.synthesis.tuning_sequences import NO_LOSS, TuningSequences
 
 TEXT = (
     "The parser reads the file and returns a list of rows. The reader must be closed after the last row is read by the caller. "
@@ -25,10 +25,10 @@ TEXT = (
 def prompt() -> PromptFormat:
     """Every byte is a token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*SPECIAL_TOKENS, *alphabet])}, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *alphabet])}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_special_tokens(["<pad>", "<s>", "</s>", *MARKERS])
     return PromptFormat(tokenizer)
 
 
@@ -51,7 +51,7 @@ def write_collection(folder: Path, num_examples: int = 12) -> Path:
 
 def sequences(collection: Path, prompt: PromptFormat, **changes) -> TuningSequences:
     arguments = {
-        "vocab_size": 264,
+        "vocab_size": 259,
         "sequence_length": 256,
         "token_budget": 256 * 40,
         "curriculum": Curriculum(span_copy_tokens=256 * 4, rote_tokens=256 * 6),
