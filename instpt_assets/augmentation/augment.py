@@ -38,7 +38,7 @@ _PROGRESS_SECONDS = 5.0
 
 
 def augment(
-    pairs_tables: Sequence[Path], clean_tables: Sequence[Path], layouts: Layouts, *, out: Path, progress: Progress | None = None
+    pairs_tables: Sequence[Path], clean_tables: Sequence[Path], layouts: Layouts, *, pair_set: str, out: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write the augmented texts of one shard to `out/data-00000.parquet`; equal inputs give equal bytes.
 
@@ -46,6 +46,7 @@ def augment(
         pairs_tables: `instruction_pairs` of the shard, its passages in the documents' order.
         clean_tables: `clean_corpus` of the shard, for licences and metadata.
         layouts: probabilities and seed of the layouts.
+        pair_set: its name begins every `text_id`, so that they are unique over all pair sets.
         out: an existing folder.
         progress: called every few seconds with counts so far.
 
@@ -66,7 +67,7 @@ def augment(
                 totals["num_not_selected"] += len(members)
                 continue
             laid_out = _lay_out(members, layouts)
-            waiting.append(_row(members, laid_out))
+            waiting.append(_row(pair_set, members, laid_out))
             num_waiting += len(laid_out.text)
             layout_counts[laid_out.layout] += 1
             dropped.update(laid_out.dropped)
@@ -148,10 +149,10 @@ def _lay_out(members: Sequence[_Member], layouts: Layouts) -> LaidOut:
     return lay_out([Shot(m.passage.text, m.passage.pairs) for m in members], layouts, key=f"{first.chain_id}\0{first.passage_id}")
 
 
-def _row(members: Sequence[_Member], laid_out: LaidOut) -> tuple[Any, ...]:
-    """The text's row, in the order of SCHEMA; `text_id` is the first passage and how many follow it."""
+def _row(pair_set: str, members: Sequence[_Member], laid_out: LaidOut) -> tuple[Any, ...]:
+    """The text's row, in the order of SCHEMA; `text_id` is the pair set, the first passage and how many follow it."""
     return (
-        f"{members[0].passage.passage_id}+{len(members) - 1}",
+        f"{pair_set}/{members[0].passage.passage_id}+{len(members) - 1}",
         laid_out.text,
         [member.passage.passage_id for member in members],
         laid_out.num_pairs,

@@ -4,5 +4,6 @@ import warnings
 
 import dagster as dg
 
-# Backfill policies are marked beta in 1.13; one warning an asset tells nobody anything.
+# Backfill policies and part of Pipes are marked beta or preview in 1.13; a warning at each use tells nobody anything.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)

@@ -27,7 +27,10 @@ def comparison_assets(project: Project) -> list[dg.AssetsDefinition]:
             project,
             "comparison_report",
             lambda spec, inputs, out: build_report(
-                [path for artifact in inputs.values() for path in artifact.tables()], arms=spec.recipe["arms"], out=out
+                [artifact.local() / "data-00000.parquet" for artifact in inputs.values()],
+                arms=spec.recipe["arms"],
+                metrics=spec.recipe["metrics"],
+                out=out,
             ),
         )
 

@@ -28,7 +28,7 @@ def materialize(context: dg.AssetExecutionContext, project: Project, asset: str,
         build: writes an artifact's files into the given folder and returns its statistics.
 
     Raises:
-        dg.Failure: an input is missing or damaged, or another run committed first; the description says what to do.
+        dg.Failure: an input is missing, damaged or contradicts the recipe, or another run committed first; the description says what to do.
     """
     plan = project.plan()
     made: dict[str, Made] = {}
@@ -36,8 +36,8 @@ def materialize(context: dg.AssetExecutionContext, project: Project, asset: str,
         spec = expected_spec(plan, asset, key)
         try:
             made[key] = find_or_make(project.store, spec, build)
-        except StoreError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+        except (StoreError, ValueError) as error:  # a ValueError is for the user: its message says what to change
+            raise dg.Failure(f"{asset}/{key}: {error}", allow_retries=False) from error
         project.store.point(project.recipe.name, made[key].artifact)
         context.log.info("%s/%s: %s", asset, key, "reused" if made[key].reused else "made")
     yield from report(context, asset, made)

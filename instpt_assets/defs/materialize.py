@@ -115,7 +115,7 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key is not None:
             failure = event.step_failure_data
             reason = failure.user_failure_data.description if failure.user_failure_data else failure.error_display_string
-            print(f"{event.step_key.replace('__', '/')} failed: {reason}", file=sys.stderr)
+            print(f"\n{event.step_key.replace('__', '/')} failed: {reason}", file=sys.stderr)
     return bool(result.success)
 
 
@@ -145,5 +145,4 @@ def _chosen(definitions: dg.Definitions, select: str) -> set[dg.AssetKey]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     main()

@@ -173,7 +173,7 @@ class Plan:
 
     def _augmented_corpus(self, pair_set: str, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
         # Licences and metadata come from clean_corpus.
-        return self.recipe.layouts.hashed(), [*self._inputs(f"{pair_set}/instruction_pairs", [key]), *self._inputs("clean_corpus", [key])]
+        return {"pair_set": pair_set, **self.recipe.layouts.hashed()}, [*self._inputs(f"{pair_set}/instruction_pairs", [key]), *self._inputs("clean_corpus", [key])]
 
     def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:
         keys = [k for k in self.registered_shards if self.store.current(self.recipe.name, f"{pair_set}/augmented_corpus", k) is not None]
@@ -240,7 +240,8 @@ class Plan:
     def _comparison_report(self) -> tuple[dict[str, Any], Iterable[Input]]:
         stages = ["eval_scores", *(["instruction_tuned_eval_scores"] if self.recipe.instruction_tuning else [])]
         inputs = [i for stage in stages for arm in self.recipe.arms for i in self._inputs(f"{arm}/{stage}", self.recipe.seeds)]
-        return {"arms": list(self.recipe.arms)}, inputs
+        metrics = {task.task: task.metric for task in self.recipe.evaluation.harness_tasks}
+        return {"arms": list(self.recipe.arms), "metrics": metrics}, inputs
 
     def _held_out(self) -> list[Input]:
         url = self.recipe.evaluation.held_out

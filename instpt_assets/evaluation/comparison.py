@@ -92,13 +92,13 @@ def compare(score_tables: Iterable[Path], arms: Sequence[str]) -> list[Compared]
     return compared
 
 
-def shown(compared: Iterable[Compared]) -> list[Compared]:
-    """One metric a task: what tables and plots show."""
+def shown(compared: Iterable[Compared], metrics: Mapping[str, str]) -> list[Compared]:
+    """One metric a task, for tables and plots: the one that `metrics` names, else the first of the usual ones."""
     rows = list(compared)
-    metrics: dict[str, set[str]] = {}
+    available: dict[str, set[str]] = {}
     for row in rows:
-        metrics.setdefault(row.task, set()).add(row.metric)
-    chosen = {task: next((m for m in _SHOWN if m in found), min(found)) for task, found in metrics.items()}
+        available.setdefault(row.task, set()).add(row.metric)
+    chosen = {task: next((m for m in (metrics.get(task), *_SHOWN) if m in found), min(found)) for task, found in available.items()}
     return [row for row in rows if row.metric == chosen[row.task]]
 
 

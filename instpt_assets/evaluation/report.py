@@ -1,8 +1,9 @@
 """The comparison report: `data-00000.parquet`, `report.md`, `report.html` (one self-contained page) and `scores.png`."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -27,13 +28,14 @@ COMPARISON_SCHEMA = pl.Schema(
 )
 
 
-def build_report(score_tables: Sequence[Path], *, arms: Sequence[str], out: Path) -> dict[str, Any]:
+def build_report(score_tables: Sequence[Path], *, arms: Sequence[str], out: Path, metrics: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Write the report over all arms.
 
     Args:
         score_tables: main tables of all `eval_scores` and `instruction_tuned_eval_scores`.
         arms: the arms in order; the first is the baseline.
         out: an existing folder.
+        metrics: the metric that tables and plots show of a task, where it is not the usual one.
 
     Returns:
         num_rows, and how many arms, tasks and clear differences (beyond two standard errors) there are.
@@ -44,8 +46,9 @@ def build_report(score_tables: Sequence[Path], *, arms: Sequence[str], out: Path
     compared = compare(score_tables, arms)
     rows = [{name: getattr(row, name) for name in COMPARISON_SCHEMA} for row in compared]
     pl.DataFrame(rows, schema=COMPARISON_SCHEMA, orient="row").write_parquet(out / "data-00000.parquet", compression="zstd")
-    visible = shown(compared)
+    visible = shown(compared, metrics)
     plot_scores(visible, arms=arms, path=out / "scores.png")
+    (out / "table.txt").write_text(comparison_table(visible, arms) + "\n", encoding="utf-8")
     (out / "report.md").write_text(_markdown(visible, arms), encoding="utf-8")
     (out / "report.html").write_text(_page(visible, compared, arms, out / "scores.png"), encoding="utf-8")
     return {
@@ -56,16 +59,10 @@ def build_report(score_tables: Sequence[Path], *, arms: Sequence[str], out: Path
     }
 
 
-def comparison_table(table: Path) -> str:
-    """The table of a report for a terminal: one block a stage, arms as rows, tasks as columns.
-
-    Args:
-        table: the report's `data-00000.parquet`.
-    """
-    rows = [Compared(**row, num_fewshot=0, num_examples=0, by_seed=()) for row in pl.read_parquet(table).iter_rows(named=True)]
-    arms = list(dict.fromkeys(row.arm for row in rows))
+def comparison_table(visible: Sequence[Compared], arms: Sequence[str]) -> str:
+    """The report's table for a terminal: one block a stage, arms as rows, tasks as columns."""
     blocks = []
-    for stage, tasks in _stages(shown(rows)):
+    for stage, tasks in _stages(visible):
         cells = [["", *(f"{task} {'↓' if found[0].lower_is_better else '↑'}" for task, found in tasks.items())]]
         cells += [[arm, *(next((format_value(r) for r in found if r.arm == arm), "") for found in tasks.values())] for arm in arms]
         widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]

@@ -72,11 +72,17 @@ def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, out
     from instpt_assets.corpus.tables import read_rows
 
     assert recipe.vocab_size is not None, "a recipe without model has vocab_size"
-    return train_tokenizer((row["text"] for row in read_rows(clean_tables, ["text"])), recipe.vocab_size, out=out)
+    # Documents are separated by EOS alone, so that is also what stands in front of a text: a BOS would be a token that no model has seen.
+    return train_tokenizer((row["text"] for row in read_rows(clean_tables, ["text"])), recipe.vocab_size, out=out, bos_is_eos=True)
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, *, out: Path, special_tokens: Sequence[str] = ("<pad>", "<s>", "</s>")
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    out: Path,
+    special_tokens: Sequence[str] = ("<pad>", "<s>", "</s>"),
+    bos_is_eos: bool = False,
 ) -> dict[str, Any]:
     """Train a byte-level BPE (no prefix space, GPT-2's pre-tokenization) and write `out/tokenizer/`.
 
@@ -87,6 +93,7 @@ def train_tokenizer(
         vocab_size: tokens in all, the 256 bytes and `special_tokens` included.
         out: the artifact's folder.
         special_tokens: padding, BOS and EOS token, in this order; they get ids 0, 1, 2.
+        bos_is_eos: name the EOS token as BOS too (GPT-2's convention).
 
     Returns:
         Statistics: num_texts, num_bytes (UTF-8), vocab_size (smaller than asked for if the texts hold too few merges), seconds.
@@ -131,7 +138,7 @@ def train_tokenizer(
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": pad,
-        "bos_token": bos,
+        "bos_token": eos if bos_is_eos else bos,
         "eos_token": eos,
         "clean_up_tokenization_spaces": False,
     }

@@ -63,7 +63,7 @@ def run(
     )
     out = folder / "out"
     out.mkdir(exist_ok=True)
-    statistics = augment(pairs_tables, [clean], layouts or Layouts(), out=out)
+    statistics = augment(pairs_tables, [clean], layouts or Layouts(), pair_set="synthesized", out=out)
     return statistics, pl.read_parquet(out / "data-*.parquet")
 
 
@@ -94,7 +94,7 @@ def test_consecutive_shots_of_a_chain_are_one_text(tmp_path: Path) -> None:
     rows = [row("a/0", "c0", 0), row("a/1", "c0", 1), row("b/0", "c1", 0), row("c/0", "c1", 1), row("d/0", "c2", 0)]
     statistics, table = run(tmp_path, rows)
     assert table["passage_ids"].to_list() == [["a/0", "a/1"], ["b/0", "c/0"], ["d/0"]]
-    assert table["text_id"].to_list() == ["a/0+1", "b/0+1", "d/0+0"]
+    assert table["text_id"].to_list() == ["synthesized/a/0+1", "synthesized/b/0+1", "synthesized/d/0+0"]
     assert table["license"].to_list() == [["L-a", "L-a"], ["L-b", "L-c"], ["L-d"]]
     assert [[json.loads(m)["n"] for m in ms] for ms in table["metadata"]] == [["a", "a"], ["b", "c"], ["d"]]
     assert statistics["num_rows"] == 3
@@ -189,7 +189,7 @@ def test_a_document_that_is_not_clean_is_an_error(tmp_path: Path) -> None:
     run(tmp_path, [row("a/0", "c0", 0)])
     pl.DataFrame([row("z/0", "c0", 0)], schema_overrides={"pairs": PAIRS}).write_parquet(tmp_path / "pairs-0.parquet")
     with pytest.raises(ValueError, match="document z has passages"):
-        augment([tmp_path / "pairs-0.parquet"], [tmp_path / "clean.parquet"], Layouts(), out=tmp_path / "out")
+        augment([tmp_path / "pairs-0.parquet"], [tmp_path / "clean.parquet"], Layouts(), pair_set="synthesized", out=tmp_path / "out")
 
 
 def test_golden_texts(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def shard(folder: Path, name: str, num: int) -> tuple[Path, Path]:
     pl.DataFrame(rows, schema_overrides={"pairs": PAIRS}).write_parquet(out / "pairs.parquet")
     ids = [r["document_id"] for r in rows]
     pl.DataFrame({"document_id": ids, "metadata": [json.dumps({"license": "MIT"})] * len(ids)}).write_parquet(out / "clean.parquet")
-    augment([out / "pairs.parquet"], [out / "clean.parquet"], Layouts(), out=out)
+    augment([out / "pairs.parquet"], [out / "clean.parquet"], Layouts(), pair_set="synthesized", out=out)
     return out / "pairs.parquet", out / "data-00000.parquet"
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from instpt_assets.evaluation.comparison import compare
-from instpt_assets.evaluation.report import COMPARISON_SCHEMA, build_report, comparison_table
+from instpt_assets.evaluation.report import COMPARISON_SCHEMA, build_report
 from instpt_assets.evaluation.scores import CheckpointScores, Example, Score, write_scores
 
 
@@ -63,7 +63,7 @@ def test_the_report_shows_one_metric_a_task_and_marks_what_is_better(tmp_path: P
     assert 'class="better">-0.200 ± 0.071' in page
     assert "http" not in page
     assert 1_000 < (out / "scores.png").stat().st_size < 100_000
-    terminal = comparison_table(out / "data-00000.parquet").splitlines()
+    terminal = (out / "table.txt").read_text().splitlines()
     assert terminal[0] == "After pre-training"
     assert terminal[1].split() == ["quiz", "↑", "text", "↓"]
     assert terminal[3].split() == ["instruct", "75.0", "±", "25.0", "1.850", "±", "0.050"]

@@ -1,0 +1,110 @@
+"""A user's own recipe, from a folder of JSON Lines to the comparison, with every real component; then what incremental means."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from project_folder import MALFORMED, ProjectFolder
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> ProjectFolder:
+    folder = ProjectFolder(tmp_path_factory.mktemp("mine"))
+    result = folder.materialize()
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "vanilla" in result.stdout and "instruct" in result.stdout
+    report = next(line for line in result.stdout.splitlines() if line.startswith("Report: "))
+    assert Path(report.removeprefix("Report: ")).exists()
+    return folder
+
+
+def table(folder: ProjectFolder, asset: str, partition: str) -> pl.DataFrame:
+    artifact = folder.store.current("mine", asset, partition)
+    assert artifact is not None
+    return pl.read_parquet(artifact.tables())
+
+
+def test_every_asset_and_partition_of_the_recipe_is_materialized(done: ProjectFolder) -> None:
+    shards = {"notes--a", "notes--b"}
+    by_asset: dict[str, set[str]] = {}
+    for asset, partition in done.artifacts():
+        by_asset.setdefault(asset, set()).add(partition)
+    sharded = ["raw_corpus", "document_signatures", "clean_corpus", "tokenized_raw"]
+    sharded += [f"synthesized/{stage}" for stage in ("instruction_pairs", "augmented_corpus", "tokenized_augmented")]
+    seeded = [
+        f"{arm}/{stage}"
+        for arm in ("vanilla", "mix", "instruct")
+        for stage in ("tokenized_mixture", "pretrained_checkpoint", "instruction_tuned_checkpoint", "eval_scores", "instruction_tuned_eval_scores")
+    ]
+    single = ["duplicate_documents", "tuning_collection", "instruction_synthesizer", "synthesizer_quality", "synthesized/corpus_quality"]
+    single += ["tokenizer", "tokenized_instructions", "comparison_report"]
+    assert by_asset == {**dict.fromkeys(sharded, shards), **dict.fromkeys(seeded, {"seed-0"}), **dict.fromkeys(single, {"all"})}
+
+
+def test_bad_records_are_rejected_with_reason_and_position_and_the_rest_goes_through(done: ProjectFolder) -> None:
+    artifact = done.store.current("mine", "raw_corpus", "notes--b")
+    assert artifact is not None
+    rejected = pl.read_parquet(artifact.file("rejected.parquet")).sort("position")
+    assert rejected["position"].to_list() == list(range(len(MALFORMED)))
+    for reason, (_, word) in zip(rejected["reason"], MALFORMED, strict=True):
+        assert word in reason
+    documents = table(done, "raw_corpus", "notes--b")
+    assert "notes/markers" in documents["document_id"].to_list() and documents.height == 9
+
+
+def test_every_passage_has_a_status_and_joins_to_its_document(done: ProjectFolder) -> None:
+    for shard in ("notes--a", "notes--b"):
+        pairs = table(done, "synthesized/instruction_pairs", shard)
+        assert set(pairs["status"]) <= {"ok", "no_valid_pair"}
+        joined = pairs.sort("passage_id").group_by("document_id", maintain_order=True).agg(pl.col("text").str.join(""))
+        documents = table(done, "clean_corpus", shard).select("document_id", "text").sort("document_id")
+        assert joined.sort("document_id").equals(documents)
+
+
+def test_checkpoints_load_in_transformers(done: ProjectFolder) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for asset, partition in [("instruct/pretrained_checkpoint", "seed-0"), ("vanilla/instruction_tuned_checkpoint", "seed-0"), ("instruction_synthesizer", "all")]:
+        artifact = done.store.current("mine", asset, partition)
+        assert artifact is not None
+        folder = artifact.local() / "checkpoint"
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        assert model(**tokenizer("A class is", return_tensors="pt", return_token_type_ids=False)).logits.isfinite().all()
+
+
+def test_materializing_again_recomputes_nothing(done: ProjectFolder) -> None:
+    before = done.artifacts()
+    manifests = {path: path.stat().st_mtime_ns for path in (done.root / "store").rglob("manifest.json")}
+    result = done.materialize()
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert done.artifacts() == before
+    assert {path: path.stat().st_mtime_ns for path in (done.root / "store").rglob("manifest.json")} == manifests
+    assert ": made" not in result.stdout + result.stderr
+
+
+def test_a_deleted_shard_of_pairs_costs_itself_and_what_its_digest_reaches(done: ProjectFolder) -> None:
+    before = done.artifacts()
+    shutil.rmtree(done.root / "store" / "synthesized" / "instruction_pairs" / "notes--b")
+    result = done.materialize()
+    assert result.returncode == 0, result.stderr[-3000:]
+    after = done.artifacts()
+    changed = {key for key in before if before[key] != after[key]}
+    reached = {"synthesized/instruction_pairs", "synthesized/augmented_corpus", "synthesized/tokenized_augmented", "synthesized/corpus_quality"}
+    for asset, partition in changed:
+        assert asset in reached | {"comparison_report"} or asset.startswith("instruct/"), asset
+        assert partition in ("notes--b", "seed-0", "all")
+
+
+def test_an_appended_file_becomes_a_shard_and_changes_no_other(done: ProjectFolder) -> None:
+    before = done.artifacts()
+    text = "A new note about generators. A generator yields its values one after another, so that memory does not grow."
+    (done.root / "notes" / "c.jsonl").write_text(json.dumps({"id": "c0", "text": text}) + "\n")
+    result = done.materialize("--shards", "notes--c", "--select", 'key:"raw_corpus" or key:"document_signatures" or key:"duplicate_documents" or key:"clean_corpus"')
+    assert result.returncode == 0, result.stderr[-3000:]
+    after = done.artifacts()
+    assert after["clean_corpus", "notes--c"]
+    assert {key for key in before if before[key] != after[key]} == {("duplicate_documents", "all")}
