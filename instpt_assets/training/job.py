@@ -130,9 +130,7 @@ def _open(job: TrainingJob) -> SequenceSource:
             from instpt_assets.mixture.dataset import InstructionSequences
 
             num_sequences = num_tokens // job.sequence_length
-            return InstructionSequences(
-                folder, components, num_sequences=num_sequences, seed=job.seed, sequence_length=job.sequence_length
-            )
+            return InstructionSequences(folder, components, num_sequences=num_sequences, seed=job.seed, sequence_length=job.sequence_length)
         case TuningData() as data:
             from instpt_assets.corpus.tables import read_rows
             from instpt_assets.synthesis.prompt import PromptFormat

@@ -1,7 +1,7 @@
 """Start a training: in this process, or in several through torchrun.
 
-torchrun's processes run `python -m instpt_assets.training.launch <job file>`. Rank 0 speaks to the parent in marked lines on standard
-output; when the parent is gone the next of them fails, and torchrun ends all processes.
+torchrun's processes run `python -m instpt_assets.training.launch <job file>`. They speak to the parent in marked lines on standard
+output (progress: rank 0 alone); when the parent is gone the next of them fails, and torchrun ends all processes.
 """
 
 import json
@@ -39,7 +39,14 @@ def run(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="instpt-training-") as folder:
         file = Path(folder, "job.json")
         file.write_text(job.model_dump_json(), encoding="utf-8")
-        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "--module", "instpt_assets.training.launch"]
+        torchrun = [
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(num_processes),
+            "--module",
+            "instpt_assets.training.launch",
+        ]
         process = subprocess.Popen([sys.executable, "-m", *torchrun, str(file)], stdout=subprocess.PIPE, text=True)
         try:
             return _listen(process, progress)
@@ -54,7 +61,7 @@ def run(job: TrainingJob, progress: Progress) -> dict[str, Any]:
 
 def _listen(process: subprocess.Popen[str], progress: Progress) -> dict[str, Any]:
     statistics: dict[str, Any] | None = None
-    error = "its output is above"
+    errors = []
     assert process.stdout is not None
     for line in process.stdout:
         if not line.startswith(_MARK):
@@ -65,12 +72,13 @@ def _listen(process: subprocess.Popen[str], progress: Progress) -> dict[str, Any
             case "done":
                 statistics = message["statistics"]
             case "failed":
-                error = message["error"]
+                errors.append(message["error"])
             case _:
                 progress(message)
     status = process.wait()
     if status != 0 or statistics is None:
-        raise TrainingFailed(f"torchrun ended with status {status}: {error}")
+        # The others fail, or are ended, because the first one did.
+        raise TrainingFailed(errors[0] if errors else f"torchrun ended with status {status}; its output is above")
     return statistics
 
 
@@ -81,15 +89,16 @@ def _say(message: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """One process of a training under torchrun."""
-    job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    set_threads(job.execution.num_threads, job.execution.training.num_processes)
-    say = _say if os.environ["RANK"] == "0" else lambda _: None
+    first = os.environ["RANK"] == "0"
     try:
-        statistics = run_job(job, say)
+        job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        set_threads(job.execution.num_threads, job.execution.training.num_processes)
+        statistics = run_job(job, _say if first else lambda _: None)
     except Exception as error:
-        say({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
+        _say({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
         raise
-    say({"kind": "done", "statistics": statistics})
+    if first:
+        _say({"kind": "done", "statistics": statistics})
 
 
 if __name__ == "__main__":

@@ -138,8 +138,9 @@ def train(
 
     _keep_checkpoint(model, dtype, tokenizer, "checkpoint", out, sealed=False)
     if rank == 0:
-        for kept in checkpoint_steps if state_folder else ():
-            release(state_folder / f"checkpoint-{kept}", out / f"checkpoint-{kept}")
+        if state_folder is not None:
+            for kept in checkpoint_steps:
+                release(state_folder / f"checkpoint-{kept}", out / f"checkpoint-{kept}")
         write_log(lines, out)
     seconds = time.monotonic() - started
     return {
@@ -180,9 +181,7 @@ def _message(lines: Sequence[LogLine], num_steps: int, batch_tokens: int, second
     }
 
 
-def _divergence(
-    step: int, loss: float, norm: float, resumed_from: int, checkpoint_steps: Sequence[int], state_folder: Path | None
-) -> str:
+def _divergence(step: int, loss: float, norm: float, resumed_from: int, checkpoint_steps: Sequence[int], state_folder: Path | None) -> str:
     kept = [kept for kept in checkpoint_steps if kept < step]
     good = f"the last good checkpoint is checkpoint-{kept[-1]}" if kept else "no checkpoint was due before it"
     if state_folder is not None and (kept or resumed_from):

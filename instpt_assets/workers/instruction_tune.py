@@ -6,8 +6,9 @@ from typing import Any
 
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.training import InstructionTuning
+from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
-from instpt_assets.workers.runtime import Inputs, Report
+from instpt_assets.workers.runtime import Report
 from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
 
 

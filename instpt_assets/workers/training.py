@@ -4,9 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
+from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import Store, cache_folder
-from instpt_assets.workers.runtime import Inputs, Make, run_worker
+from instpt_assets.workers.runtime import Make, run_worker
 
 
 def run_training_worker(make: Make) -> None:

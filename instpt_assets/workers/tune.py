@@ -6,8 +6,9 @@ from typing import Any
 
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import Synthesizer
+from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
-from instpt_assets.workers.runtime import Inputs, Report
+from instpt_assets.workers.runtime import Report
 from instpt_assets.workers.training import run_training_worker, state_folder
 
 SEED = 0

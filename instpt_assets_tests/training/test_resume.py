@@ -1,0 +1,140 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instpt_assets.training.state import is_intact, seal
+from instpt_assets_tests.training.tiny import CountingSource, contents, optimization
+
+
+@pytest.fixture(autouse=True)
+def save_every_step(monkeypatch):
+    monkeypatch.setattr("instpt_assets.training.loop._SAVING_SHARE", math.inf)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedSource(CountingSource):
+    """Fails when the sequences of one step are read for training."""
+
+    def __init__(self, at_step: int) -> None:
+        super().__init__()
+        self.reads, self.at_step = 0, at_step
+
+    def sequence(self, index):
+        self.reads += 1
+        if self.reads > 48 and index >= self.at_step * 6:
+            raise Interrupted
+        return super().sequence(index)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_interrupted_training_ends_in_the_same_bytes(run, tmp_path, dtype):
+    recipe = optimization(dtype=dtype)
+    _, whole = run("whole", recipe=recipe, checkpoint_steps=[3])
+    state = tmp_path / "state"
+    with pytest.raises(Interrupted):
+        run("cut", recipe=recipe, checkpoint_steps=[3], state_folder=state, save_seconds=0.0, source=InterruptedSource(5))
+    statistics, resumed = run("resumed", recipe=recipe, checkpoint_steps=[3], state_folder=state, save_seconds=0.0)
+    assert statistics["resumed_from_step"] == 5
+    assert contents(resumed) == contents(whole)
+
+
+def test_damaged_state_is_not_read(run, tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(Interrupted):
+        run("cut", state_folder=state, save_seconds=0.0, source=InterruptedSource(5))
+    (saved,) = state.glob("step-*")
+    metadata = saved / ".metadata"
+    metadata.write_bytes(b"cos\nsystem\n(S'false'\ntR." + metadata.read_bytes())
+    statistics, resumed = run("resumed", state_folder=state)
+    assert statistics["resumed_from_step"] == 0
+    assert contents(resumed) == contents(run("whole")[1])
+
+
+def test_state_without_its_checkpoint_is_not_used(run, tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(Interrupted):
+        run("cut", state_folder=state, save_seconds=0.0, checkpoint_steps=[2], source=InterruptedSource(5))
+    (state / "checkpoint-2/model.safetensors").write_bytes(b"")
+    statistics, resumed = run("resumed", state_folder=state, checkpoint_steps=[2])
+    assert statistics["resumed_from_step"] == 0
+    assert (resumed / "checkpoint-2/model.safetensors").stat().st_size > 0
+
+
+def test_state_of_another_training_is_left_alone(run, tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(Interrupted):
+        run("cut", state_folder=state, save_seconds=0.0, source=InterruptedSource(5))
+    statistics, _ = run("other", state_folder=state, recipe=optimization(learning_rate=0.02))
+    assert statistics["resumed_from_step"] == 0
+
+
+def test_folder_is_intact_only_with_exactly_its_files(tmp_path):
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside/a").write_text("1")
+    seal(tmp_path / "aside", tmp_path / "sealed")
+    assert is_intact(tmp_path / "sealed")
+    (tmp_path / "sealed/b").write_text("2")
+    assert not is_intact(tmp_path / "sealed")
+
+
+def test_sigterm_saves_the_step_in_progress(run, tmp_path):
+    class TerminatedSource(InterruptedSource):
+        def sequence(self, index):
+            try:
+                return super().sequence(index)
+            except Interrupted:
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.at_step = 1000
+                return super().sequence(index)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as exit_:
+        run("cut", state_folder=tmp_path / "state", save_seconds=3600.0, source=TerminatedSource(4))
+    assert exit_.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    statistics, resumed = run("resumed", state_folder=tmp_path / "state")
+    assert statistics["resumed_from_step"] == 5
+    assert contents(resumed) == contents(run("whole")[1])
+
+
+SLOW_TRAINING = """
+import sys, time
+from pathlib import Path
+import torch
+from instpt_assets.recipe.execution import TrainingExecution
+from instpt_assets.training.loop import train
+from instpt_assets.training.model import build_model
+from instpt_assets_tests.training.tiny import LENGTH, SHAPE, VOCAB_SIZE, CountingSource, optimization
+
+class SlowSource(CountingSource):
+    def sequence(self, index):
+        time.sleep(0.02)
+        return super().sequence(index)
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+(folder / "killed").mkdir()
+model = build_model(SHAPE, VOCAB_SIZE, seed=1, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+train(model, SlowSource(), optimization(), TrainingExecution(micro_batch_tokens=4 * LENGTH), out=folder / "killed",
+      state_folder=folder / "state", save_seconds=0.0)
+"""
+
+
+def test_training_killed_at_any_moment_ends_in_the_same_bytes(run, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", SLOW_TRAINING, str(tmp_path)])
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("state/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    statistics, resumed = run("resumed", state_folder=tmp_path / "state")
+    assert 0 < statistics["resumed_from_step"] < 8
+    assert contents(resumed) == contents(run("whole")[1])
