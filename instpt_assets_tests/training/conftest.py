@@ -1,3 +1,10 @@
+"""A training of the tiny model."""
+
+import os
+
+# Read when torch is loaded: threads that spin are slow where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
