@@ -74,9 +74,10 @@ def _load(model: type[Model], name_or_path: str, folder: Path, what: str) -> Mod
     except ValidationError as error:
         lines = [f"{what} {path} is not valid:"]
         for item in error.errors(include_url=False):
-            where = ".".join(str(part) for part in item["loc"]) or "(whole)"
+            where = ".".join(str(part) for part in item["loc"])
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
                 message = "unknown field"
-            lines += [f"  {where}: {part}" for part in message.split("; ")]
+            # Problems between sections name their fields themselves.
+            lines += [f"  {where}: {part}" if where else f"  {part}" for part in message.split("\n")]
         raise ConfigurationError("\n".join(lines)) from None

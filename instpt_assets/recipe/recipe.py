@@ -97,7 +97,7 @@ class Recipe(Part):
         if not isinstance(model, ModelShape) and self.tokenizer.model is None:
             problems.append("a base model (pretraining.model) needs its own tokenizer: give tokenizer.model")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
     def _unknown_corpora(self, field: str, shards: tuple[str, ...]) -> list[str]:
