@@ -7,15 +7,17 @@ Loss lies on what is asked for, as in tuning.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from instpt_assets.synthesis.prompt import Pair
 from instpt_assets.synthesis.questions import ask, split_sentences
 
-ROTE_SHARE = 0.3
-"""Share of the short passages that get rote tasks rather than questions."""
+NO_LOSS = -100
+RANDOM_SHARE, ROTE_SHARE = 0.3, 0.3
+"""Shares of the short passages whose words are drawn at random, and that get rote tasks rather than questions."""
+_ASKED = ("What comes after", "What is", "What does", "What happens if", "When is")
 _MIN_SHORT_WORDS, _MAX_SHORT_WORDS = 25, 70
 
 
@@ -33,7 +35,7 @@ def repeated_spans(num_tokens: int, first_id: int, vocab_size: int, rng: np.rand
     """
     num_random = min(num_tokens // 3, int(rng.integers(40, 120)))
     ids = rng.integers(first_id, vocab_size, num_tokens)
-    labels = np.full(num_tokens, -100, dtype=np.int64)
+    labels = np.full(num_tokens, NO_LOSS, dtype=np.int64)
     position = num_random
     while position < num_tokens:
         length = min(int(rng.integers(5, 24)), num_tokens - position, num_random)
@@ -42,6 +44,18 @@ def repeated_spans(num_tokens: int, first_id: int, vocab_size: int, rng: np.rand
         labels[position + 1 : position + length] = ids[position + 1 : position + length]
         position += length
     return ids, labels
+
+
+def random_continuations(words: Sequence[str], rng: random.Random) -> tuple[str, list[Pair]]:
+    """A context of different words in random order, and pairs that ask what follows a few of them, in their order: an answer has nothing but copying to go by."""
+    context = rng.sample(words, min(len(words), rng.randint(25, 80)))
+    pairs: list[Pair] = []
+    position = rng.randint(0, 6)
+    while (after := position + rng.randint(1, 5)) + (told := rng.randint(1, 7)) <= len(context):
+        question = " ".join(context[position:after])
+        pairs.append(Pair(f"{rng.choice(_ASKED)} {question}?", " ".join(context[after : after + told])))
+        position = after + told + rng.randint(0, 10)
+    return " ".join(context), pairs
 
 
 def short_passages(texts: Iterable[str], rng: random.Random) -> Iterator[str]:
@@ -58,12 +72,19 @@ def short_passages(texts: Iterable[str], rng: random.Random) -> Iterator[str]:
                 run, goal = [], rng.randint(_MIN_SHORT_WORDS, _MAX_SHORT_WORDS)
 
 
-def rote_and_questions(texts: Iterable[str], rng: random.Random) -> Iterator[tuple[str, list[Pair]]]:
-    """Short passages of `texts`, each with two pairs or more: rote tasks (`ROTE_SHARE`) or rule-made questions."""
+def short_examples(texts: Iterable[str], rng: random.Random) -> Iterator[tuple[str, list[Pair]]]:
+    """Short contexts with two pairs or more: each short passage of `texts` with rule-made questions, with rote tasks, or instead a context of random words of them."""
+    words: dict[str, None] = {}
     for passage in short_passages(texts, rng):
-        pairs = list(_rote(passage, rng)) if rng.random() < ROTE_SHARE else ask(passage, rng)
+        words |= dict.fromkeys(passage.split())
+        draw = rng.random()
+        context, pairs = passage, ask(passage, rng)
+        if draw < RANDOM_SHARE:
+            context, pairs = random_continuations(list(words), rng)
+        elif draw < RANDOM_SHARE + ROTE_SHARE:
+            pairs = list(_rote(passage, rng))
         if len(pairs) > 1:
-            yield passage, pairs
+            yield context, pairs
 
 
 def _rote(passage: str, rng: random.Random) -> Iterator[Pair]:
@@ -82,7 +103,7 @@ def _continue(words: list[str], rng: random.Random) -> Pair:
     shown, told = rng.randint(3, 5), rng.randint(2, 8)
     start = rng.randint(0, len(words) - shown - 2)
     after = words[start + shown : start + shown + told]
-    return Pair(f'What comes after "{" ".join(words[start : start + shown])}"?', " ".join(after))
+    return Pair(f"What comes after {' '.join(words[start : start + shown])}?", " ".join(after))
 
 
 def _fill_in(words: list[str], rng: random.Random) -> Pair:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from instpt_assets.recipe.synthesis import Curriculum
-from instpt_assets.synthesis.curriculum import repeated_spans, rote_and_questions
+from instpt_assets.synthesis.curriculum import repeated_spans, short_examples
 from instpt_assets.synthesis.prompt import Pair, PromptFormat
 
 PAD_ID = 0
@@ -62,7 +62,8 @@ class TuningSequences:
         seed: Seed of all draws; the same arguments give the same sequences.
 
     Raises:
-        ValueError: No context of the collection fits into a sequence with a pair, or the curriculum leaves none of the budget.
+        ValueError: No context of the collection, or none of the curriculum's passages, fits into a sequence with a pair, or the curriculum
+            leaves none of the budget.
     """
 
     def __init__(
@@ -88,8 +89,11 @@ class TuningSequences:
             self._phases.append(Phase("repeated_spans", curriculum.span_copy_tokens // sequence_length, ()))
             num_rote = curriculum.rote_tokens // sequence_length
             if num_rote:
-                shots = (self._encode(context, pairs) for context, pairs in rote_and_questions(texts, rng))
-                self._phases.append(Phase("rote_and_questions", num_rote, self._pack(_first(shots, curriculum.rote_tokens), rng)))
+                shots = (self._encode(context, pairs) for context, pairs in short_examples(texts, rng))
+                packed = self._pack(_first(shots, curriculum.rote_tokens), rng)
+                if not packed:
+                    raise ValueError(f"the curriculum's texts give no short passage with pairs that fits into {sequence_length} tokens")
+                self._phases.append(Phase("short_examples", num_rote, packed))
         left = total - sum(phase.num_sequences for phase in self._phases)
         if left < 1:
             raise ValueError(
@@ -137,9 +141,7 @@ class TuningSequences:
 
     def _sequence_of(self, phase: Phase, position: int) -> tuple[np.ndarray, np.ndarray]:
         if not phase.packed:
-            return repeated_spans(
-                self.sequence_length, FIRST_ORDINARY_ID, self._vocab_size, np.random.default_rng((self._seed, position))
-            )
+            return repeated_spans(self.sequence_length, FIRST_ORDINARY_ID, self._vocab_size, np.random.default_rng((self._seed, position)))
         passed, place = divmod(position, len(phase.packed))
         order = np.random.default_rng((self._seed, 1, passed)).permutation(len(phase.packed))
         ids = np.full(self.sequence_length, PAD_ID, dtype=np.int64)

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from instpt_assets.recipe.synthesis import Curriculum
-from instpt_assets.synthesis.curriculum import repeated_spans, rote_and_questions
+from instpt_assets.synthesis.curriculum import random_continuations, repeated_spans, short_examples
 from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat
 from instpt_assets.synthesis.tuning_collection import EXAMPLES
 from instpt_assets.synthesis.tuning_sequences import NO_LOSS, TuningSequences
@@ -32,7 +32,7 @@ def prompt() -> PromptFormat:
     return PromptFormat(tokenizer)
 
 
-def write_collection(folder: Path, num_examples: int = 12) -> Path:
+def write_collection(folder: Path, num_examples: int = 30) -> Path:
     rows = [
         {
             "example_id": f"{dataset}/{i}",
@@ -52,9 +52,9 @@ def write_collection(folder: Path, num_examples: int = 12) -> Path:
 def sequences(collection: Path, prompt: PromptFormat, **changes) -> TuningSequences:
     arguments = {
         "vocab_size": 259,
-        "sequence_length": 256,
-        "token_budget": 256 * 40,
-        "curriculum": Curriculum(span_copy_tokens=256 * 4, rote_tokens=256 * 6),
+        "sequence_length": 1024,
+        "token_budget": 1024 * 40,
+        "curriculum": Curriculum(span_copy_tokens=1024 * 4, rote_tokens=1024 * 6),
         "texts": [TEXT] * 3,
         **changes,
     }
@@ -70,10 +70,21 @@ def test_repeated_spans_put_the_loss_on_what_stood_before():
         assert any(np.array_equal(ids[j - 1 : j + 1], ids[i - 1 : i + 1]) for j in range(1, i))
 
 
-def test_short_passages_carry_rote_tasks_and_questions():
-    made = [pair for seed in range(20) for _, pairs in rote_and_questions([TEXT], random.Random(seed)) for pair in pairs]
-    rote = [pair for pair in made if pair.instruction.startswith(("What comes after", "Fill in the blank"))]
-    assert 0 < len(rote) < len(made)
+def test_random_continuations_answer_with_what_follows_the_question_in_the_context():
+    words = [f"word{i}" for i in range(100)]
+    context, pairs = random_continuations(words, random.Random(0))
+    assert len(pairs) > 1
+    for pair in pairs:
+        last = pair.instruction.rstrip("?").split()[-1]
+        assert f"{last} {pair.response}" in context
+
+
+def test_short_examples_hold_random_words_rote_tasks_and_questions():
+    made = [example for seed in range(30) for example in short_examples([TEXT] * 2, random.Random(seed))]
+    own = [(context, pairs) for context, pairs in made if context.split()[0] in TEXT and " ".join(context.split()) in TEXT]
+    rote = [pair for _, pairs in own for pair in pairs if pair.instruction.startswith(("What comes after", "Fill in the blank"))]
+    assert 0 < len(own) < len(made)
+    assert 0 < len(rote) < sum(len(pairs) for _, pairs in own)
     assert all(pair.response in TEXT for pair in rote)
 
 
@@ -83,7 +94,7 @@ def test_phases_follow_one_another_within_the_budget(tmp_path, prompt):
     assert [phase["num_sequences"] for phase in source.statistics["phases"]] == [4, 6, 30]
     texts = [prompt.decode(source.sequence(i)[0].tolist()) for i in range(40)]
     assert not any("<CON>" in text for text in texts[:4])
-    assert all("context" not in text for text in texts[4:10])
+    assert all("<CON>" in text and " context " not in text for text in texts[4:10])
     assert all(" context " in text for text in texts[10:])
     with pytest.raises(IndexError):
         source.sequence(40)
@@ -93,7 +104,7 @@ def test_only_pairs_carry_loss_and_examples_stay_within_one_dataset(tmp_path, pr
     source = sequences(write_collection(tmp_path), prompt, curriculum=None)
     for i in range(len(source)):
         ids, labels = source.sequence(i)
-        assert ids.shape == labels.shape == (256,)
+        assert ids.shape == labels.shape == (1024,)
         learned = prompt.decode(labels[labels != NO_LOSS].tolist())
         assert "context" not in learned
         assert learned.count("<QUE>") == prompt.decode(ids.tolist()).count("<CON>") > 1
@@ -106,7 +117,7 @@ def test_sequences_hold_exactly_what_the_prompt_encodes(tmp_path, prompt):
     shots = [
         prompt.encode_context(f"{dataset} context {i}") + prompt.encode_pairs([Pair(f"Which {dataset} number?", str(i))])
         for dataset in ("first", "second")
-        for i in range(1, 12)
+        for i in range(1, 30)
     ]
     rest = ids.tolist()
     while rest and rest[0] != 0:
@@ -138,4 +149,4 @@ def test_examples_that_fit_nowhere_are_counted_and_none_at_all_is_an_error(tmp_p
 
 def test_a_curriculum_that_takes_the_whole_budget_is_an_error(tmp_path, prompt):
     with pytest.raises(ValueError, match="lower its tokens"):
-        sequences(write_collection(tmp_path), prompt, token_budget=256 * 10)
+        sequences(write_collection(tmp_path), prompt, token_budget=1024 * 10)

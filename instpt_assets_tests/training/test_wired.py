@@ -37,7 +37,7 @@ def test_a_wired_model_repeats_a_random_span_before_training():
     network = model()
     assert copied_share(network) < 0.1
     wire_induction(network)
-    assert copied_share(network) > 0.75
+    assert copied_share(network) > 0.7
 
 
 def test_copying_survives_deeper_models_and_bfloat16():
@@ -63,6 +63,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_there_before():
     [
         ({"num_hidden_layers": 1}, "two layers"),
         ({"num_key_value_heads": 1}, "num_kv_heads"),
+        ({"num_attention_heads": 1, "num_key_value_heads": 1}, "even num_heads"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
         ({"num_attention_heads": 32, "num_key_value_heads": 32}, "fewer heads"),
     ],
