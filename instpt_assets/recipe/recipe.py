@@ -85,11 +85,12 @@ class Recipe(Part):
                     problems.append(f"pair_sets.{name}.max_model_len {pair_set.max_model_len} exceeds the synthesizer's max_position_embeddings {shape.max_position_embeddings}")
         problems += self._unknown_corpora("tokenizer.pinned_shards", self.tokenizer.pinned_shards)
         model = self.pretraining.model
-        for part, section in (("pretraining", self.pretraining), ("instruction_tuning", self.instruction_tuning)):
+        for part, section in (("pretraining", self.pretraining), ("instruction_tuning", self.instruction_tuning), ("synthesizer", self.synthesizer)):
             if section is None:
                 continue
-            if isinstance(model, ModelShape) and section.sequence_length > model.max_position_embeddings:
-                problems.append(f"{part}.sequence_length {section.sequence_length} exceeds the model's max_position_embeddings {model.max_position_embeddings}")
+            trained = section.model if isinstance(section, Synthesizer) else model
+            if isinstance(trained, ModelShape) and section.sequence_length > model.max_position_embeddings:
+                problems.append(f"{part}.sequence_length {section.sequence_length} exceeds the model's max_position_embeddings {trained.max_position_embeddings}")
             if section.optimization.batch_tokens % section.sequence_length:
                 problems.append(f"{part}.optimization.batch_tokens {section.optimization.batch_tokens} is no multiple of sequence_length {section.sequence_length}")
         if self.instruction_tuning is not None and self.general_instructions is None and self.tuning is None:
