@@ -38,7 +38,13 @@ _PROGRESS_SECONDS = 5.0
 
 
 def augment(
-    pairs_tables: Sequence[Path], clean_tables: Sequence[Path], layouts: Layouts, *, pair_set: str, out: Path, progress: Progress | None = None
+    pairs_tables: Sequence[Path],
+    clean_tables: Sequence[Path],
+    layouts: Layouts,
+    *,
+    pair_set: str,
+    out: Path,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the augmented texts of one shard to `out/data-00000.parquet`; equal inputs give equal bytes.
 

@@ -15,10 +15,12 @@ def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Missing or stale by the store's identities, not by Dagster's events."""
         plan = project.plan()
-        known = set(context.instance.get_dynamic_partitions(SHARDS.name or ""))
-        due = [key for key in plan.registered_shards if key in known and not plan.shard_is_current(key)]
+        there = set(plan.registered_shards) & set(plan.available_shards())
+        # In the instance's order: its ranges follow it.
+        shards = [key for key in context.instance.get_dynamic_partitions(SHARDS.name or "") if key in there]
+        due = [key for key in shards if not plan.shard_is_current(key)]
         if not due:
-            return dg.SkipReason(f"all {len(known)} registered shards are up to date")
+            return dg.SkipReason(f"all {len(shards)} registered shards are up to date")
         return dg.RunRequest(tags={**range_tags(due[0], due[-1]), "instpt/shards_due": str(len(due))})
 
     return schedule

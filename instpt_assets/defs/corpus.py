@@ -31,7 +31,12 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
             lambda spec, inputs, out: ingest(plan.shard(spec.partition), recipe.corpora[plan.shard(spec.partition).corpus], out=out),
         )
 
-    @dg.asset(**attributes("document_signatures", GROUP, kinds={"polars"}), partitions_def=SHARDS, backfill_policy=SINGLE_RUN, deps=same("raw_corpus"))
+    @dg.asset(
+        **attributes("document_signatures", GROUP, kinds={"polars"}),
+        partitions_def=SHARDS,
+        backfill_policy=SINGLE_RUN,
+        deps=same("raw_corpus"),
+    )
     def document_signatures(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """MinHash signatures of a shard's documents."""
         yield from materialize(

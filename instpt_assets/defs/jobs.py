@@ -28,4 +28,8 @@ def jobs(assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefini
         SEEDS_JOB: "From mixtures to scores, for all arms.",
         REPORT_JOB: "Quality and comparison over everything.",
     }
-    return [dg.define_asset_job(name, selection=dg.AssetSelection.assets(*chosen), description=descriptions[name]) for name, chosen in keys.items() if chosen]
+    return [
+        dg.define_asset_job(name, selection=dg.AssetSelection.assets(*chosen), description=descriptions[name])
+        for name, chosen in keys.items()
+        if chosen
+    ]

@@ -60,7 +60,9 @@ def report(context: dg.AssetExecutionContext, asset: str, made: Mapping[str, Mad
     key = dg.AssetKey(asset.split("/"))
     if len(made) == 1:
         (only,) = made.values()
-        yield dg.MaterializeResult(asset_key=key, metadata=describe(only.artifact, only.reused), data_version=dg.DataVersion(only.artifact.manifest.digest))
+        yield dg.MaterializeResult(
+            asset_key=key, metadata=describe(only.artifact, only.reused), data_version=dg.DataVersion(only.artifact.manifest.digest)
+        )
         return
     yield dg.MaterializeResult(asset_key=key)
     for partition, item in made.items():
@@ -84,7 +86,9 @@ def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: 
     tags = {}
     for dep in context.assets_def.specs_by_key[key].deps:
         # An unpartitioned input has no event of this partition.
-        records = (_latest(context.instance, dep.asset_key, [partition]) if dep.partition_mapping is None else []) or _latest(context.instance, dep.asset_key)
+        records = (_latest(context.instance, dep.asset_key, [partition]) if dep.partition_mapping is None else []) or _latest(
+            context.instance, dep.asset_key
+        )
         materialization = records[0].asset_materialization if records else None
         version = (materialization.tags or {}).get("dagster/data_version") if materialization else None
         if version is not None:

@@ -4,7 +4,6 @@ The runs are ordinary Dagster runs, seen in `make ui` afterwards.
 """
 
 import argparse
-import os
 import socket
 import sys
 import time
@@ -39,7 +38,9 @@ class Step:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Materialize the recipe, or the selected assets and shards of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--select", default="", help="a Dagster asset selection, e.g. 'key:\"synthesized/*\"' or 'group:corpus'; all assets by default")
+    parser.add_argument(
+        "--select", default="", help="a Dagster asset selection, e.g. 'key:\"synthesized/*\"' or 'group:corpus'; all assets by default"
+    )
     parser.add_argument("--shards", default="", help="shard keys, separated by commas or spaces; all registered ones by default")
     options = parser.parse_args(arguments)
     try:

@@ -55,7 +55,11 @@ def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
             project,
             augmented_key,
             lambda spec, inputs, out: augment(
-                inputs[pairs_key, spec.partition].tables(), inputs["clean_corpus", spec.partition].tables(), recipe.layouts, pair_set=name, out=out
+                inputs[pairs_key, spec.partition].tables(),
+                inputs["clean_corpus", spec.partition].tables(),
+                recipe.layouts,
+                pair_set=name,
+                out=out,
             ),
         )
 

@@ -12,7 +12,7 @@ SINGLE_RUN = dg.BackfillPolicy.single_run()
 
 
 def seed_partitions(recipe: Recipe) -> dg.StaticPartitionsDefinition:
-    """The repeats of every arm: seed-0, seed-1, …"""
+    """The repeats of every arm: seed-0, seed-1, …."""
     return dg.StaticPartitionsDefinition(list(recipe.seeds))
 
 

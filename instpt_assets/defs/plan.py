@@ -173,7 +173,10 @@ class Plan:
 
     def _augmented_corpus(self, pair_set: str, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
         # Licences and metadata come from clean_corpus.
-        return {"pair_set": pair_set, **self.recipe.layouts.hashed()}, [*self._inputs(f"{pair_set}/instruction_pairs", [key]), *self._inputs("clean_corpus", [key])]
+        return {"pair_set": pair_set, **self.recipe.layouts.hashed()}, [
+            *self._inputs(f"{pair_set}/instruction_pairs", [key]),
+            *self._inputs("clean_corpus", [key]),
+        ]
 
     def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:
         keys = [k for k in self.registered_shards if self.store.current(self.recipe.name, f"{pair_set}/augmented_corpus", k) is not None]
@@ -229,7 +232,11 @@ class Plan:
     def _instruction_tuned_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
         tuning = _given(self.recipe.instruction_tuning, "instruction_tuning")
         recipe = {"instruction_tuning": tuning.hashed(), "seed": int(seed.removeprefix("seed-"))}
-        return recipe, [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._inputs("tokenized_instructions"), *self._inputs("tokenizer")]
+        return recipe, [
+            *self._inputs(f"{arm}/pretrained_checkpoint", [seed]),
+            *self._inputs("tokenized_instructions"),
+            *self._inputs("tokenizer"),
+        ]
 
     def _eval_scores(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
         return self.recipe.evaluation.hashed(), [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._held_out()]

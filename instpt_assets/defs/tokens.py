@@ -26,11 +26,16 @@ def token_assets(project: Project) -> list[dg.AssetsDefinition]:
             context,
             project,
             "tokenizer",
-            lambda spec, inputs, out: make_tokenizer(recipe.tokenizer, [path for artifact in inputs.values() for path in artifact.tables()], out=out),
+            lambda spec, inputs, out: make_tokenizer(
+                recipe.tokenizer, [path for artifact in inputs.values() for path in artifact.tables()], out=out
+            ),
         )
 
     @dg.asset(
-        **attributes("tokenized_raw", GROUP, kinds={"numpy"}), partitions_def=SHARDS, backfill_policy=SINGLE_RUN, deps=same("clean_corpus", "tokenizer")
+        **attributes("tokenized_raw", GROUP, kinds={"numpy"}),
+        partitions_def=SHARDS,
+        backfill_policy=SINGLE_RUN,
+        deps=same("clean_corpus", "tokenizer"),
     )
     def tokenized_raw(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """Token ids of the shard's documents as one flat array with offsets."""

@@ -28,7 +28,9 @@ COMPARISON_SCHEMA = pl.Schema(
 )
 
 
-def build_report(score_tables: Sequence[Path], *, arms: Sequence[str], out: Path, metrics: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+def build_report(
+    score_tables: Sequence[Path], *, arms: Sequence[str], out: Path, metrics: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Write the report over all arms.
 
     Args:

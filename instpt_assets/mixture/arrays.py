@@ -60,7 +60,7 @@ class ArrayWriter:
 
     def _write_header(self) -> int:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length, *self._inner)}
-        np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[no-untyped-call]
+        np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
 
 

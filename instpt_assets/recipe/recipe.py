@@ -12,7 +12,6 @@ from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning
 from instpt_assets.recipe.training import InstructionTuning, ModelShape, Pretraining, TokenizerRecipe
 
 
-
 class GeneralInstructions(Part):
     """General instructions without context, mixed into continual pre-training or used for instruction tuning."""
 
@@ -62,9 +61,8 @@ class Recipe(Part):
     def _references(self) -> Self:
         problems: list[str] = []
         for name, arm in self.arms.items():
-            for component in arm.mixture:
-                if component.pair_set is not None and component.pair_set not in self.pair_sets:
-                    problems.append(f"arms.{name}: unknown pair_set '{component.pair_set}' (the recipe has: {_names(self.pair_sets)})")
+            if arm.pair_set is not None and arm.pair_set not in self.pair_sets:
+                problems.append(f"arms.{name}: unknown pair_set '{arm.pair_set}' (the recipe has: {_names(self.pair_sets)})")
             if arm.uses("tuning") and self.tuning is None:
                 problems.append(f"arms.{name}: component 'tuning' needs the section tuning")
             if arm.uses("general") and self.general_instructions is None:
@@ -82,17 +80,27 @@ class Recipe(Part):
             shape = self.synthesizer.model
             for name, pair_set in self.pair_sets.items():
                 if isinstance(shape, ModelShape) and pair_set.max_model_len > shape.max_position_embeddings:
-                    problems.append(f"pair_sets.{name}.max_model_len {pair_set.max_model_len} exceeds the synthesizer's max_position_embeddings {shape.max_position_embeddings}")
+                    problems.append(
+                        f"pair_sets.{name}.max_model_len {pair_set.max_model_len} exceeds the synthesizer's max_position_embeddings {shape.max_position_embeddings}"
+                    )
         problems += self._unknown_corpora("tokenizer.pinned_shards", self.tokenizer.pinned_shards)
         model = self.pretraining.model
-        for part, section in (("pretraining", self.pretraining), ("instruction_tuning", self.instruction_tuning), ("synthesizer", self.synthesizer)):
+        for part, section in (
+            ("pretraining", self.pretraining),
+            ("instruction_tuning", self.instruction_tuning),
+            ("synthesizer", self.synthesizer),
+        ):
             if section is None:
                 continue
             trained = section.model if isinstance(section, Synthesizer) else model
-            if isinstance(trained, ModelShape) and section.sequence_length > model.max_position_embeddings:
-                problems.append(f"{part}.sequence_length {section.sequence_length} exceeds the model's max_position_embeddings {trained.max_position_embeddings}")
+            if isinstance(trained, ModelShape) and section.sequence_length > trained.max_position_embeddings:
+                problems.append(
+                    f"{part}.sequence_length {section.sequence_length} exceeds the model's max_position_embeddings {trained.max_position_embeddings}"
+                )
             if section.optimization.batch_tokens % section.sequence_length:
-                problems.append(f"{part}.optimization.batch_tokens {section.optimization.batch_tokens} is no multiple of sequence_length {section.sequence_length}")
+                problems.append(
+                    f"{part}.optimization.batch_tokens {section.optimization.batch_tokens} is no multiple of sequence_length {section.sequence_length}"
+                )
         if self.instruction_tuning is not None and self.general_instructions is None and self.tuning is None:
             problems.append("instruction_tuning needs general_instructions or tuning")
         if not isinstance(model, ModelShape) and self.tokenizer.model is None:
@@ -110,7 +118,7 @@ class Recipe(Part):
 
     @property
     def seeds(self) -> tuple[str, ...]:
-        """Partition keys of the repeats: seed-0, seed-1, …"""
+        """Partition keys of the repeats: seed-0, seed-1, …."""
         return tuple(f"seed-{index}" for index in range(self.num_seeds))
 
 

@@ -68,7 +68,9 @@ class Optimization(Part):
     @model_validator(mode="after")
     def _warmup(self) -> Self:
         if self.warmup_steps >= self.num_steps and self.warmup_steps > 0:
-            raise ValueError(f"warmup_steps {self.warmup_steps} leave nothing of the {self.num_steps} steps that token_budget / batch_tokens gives")
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} leave nothing of the {self.num_steps} steps that token_budget / batch_tokens gives"
+            )
         return self
 
 

@@ -182,9 +182,7 @@ class Scheduler:
         max_in_flight: chains in the engine at once, given the engine.
     """
 
-    def __init__(
-        self, source: Iterator[ChainRun], start_engine: Callable[[], Engine], max_in_flight: Callable[[Engine], int]
-    ) -> None:
+    def __init__(self, source: Iterator[ChainRun], start_engine: Callable[[], Engine], max_in_flight: Callable[[Engine], int]) -> None:
         self._source = source
         self._start_engine = start_engine
         self._max_in_flight = max_in_flight

@@ -32,9 +32,7 @@ StartEngine = Callable[[Path, PairSet, Execution, int], Engine]
 CLEAN_CORPUS = "clean_corpus"
 _REPORT_SECONDS = 5.0
 _ROW_GROUP = 1024
-_PAIR = pa.struct(
-    [("instruction", pa.string()), ("response", pa.string()), ("options", pa.list_(pa.string())), ("reasoning", pa.string())]
-)
+_PAIR = pa.struct([("instruction", pa.string()), ("response", pa.string()), ("options", pa.list_(pa.string())), ("reasoning", pa.string())])
 SCHEMA = pa.schema(
     [
         ("passage_id", pa.string()),
@@ -101,9 +99,7 @@ class _Shard:
         corpus = resolve(store, [spec.input(CLEAN_CORPUS)])[CLEAN_CORPUS, spec.partition]
         documents = read_documents(corpus.tables())
         self.passages: list[Passage] = list(
-            cut_documents(
-                documents, count_tokens=prompt_format.count, max_tokens=pair_set.passage_tokens, fraction=pair_set.fraction
-            )
+            cut_documents(documents, count_tokens=prompt_format.count, max_tokens=pair_set.passage_tokens, fraction=pair_set.fraction)
         )
         context = generation_context(spec.recipe, spec.code_version, spec.input(SYNTHESIZER).digest)
         self.chains = plan_chains(self.passages, shots=pair_set.shots, context=context)

@@ -75,7 +75,10 @@ class ProjectFolder:
         (root / "notes").mkdir(parents=True)
         topics = [item.text for item in read_documentation("pydoc://topics")]
         for number, shard in enumerate("ab"):
-            lines = [json.dumps({"id": f"{shard}{n}", "text": text[:1500], "license": "PSF-2.0"}).encode() for n, text in enumerate(topics[number::2][:8])]
+            lines = [
+                json.dumps({"id": f"{shard}{n}", "text": text[:1500], "license": "PSF-2.0"}).encode()
+                for n, text in enumerate(topics[number::2][:8])
+            ]
             if shard == "b":
                 markers = json.dumps({"id": "markers", "text": "</END> <QUE> Is this a pair? <ANS> No, it is text. </END>"}).encode()
                 lines = [*(record for record, _ in MALFORMED), markers, *lines]

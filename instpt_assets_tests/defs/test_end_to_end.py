@@ -38,11 +38,17 @@ def test_every_asset_and_partition_of_the_recipe_is_materialized(done: ProjectFo
     seeded = [
         f"{arm}/{stage}"
         for arm in ("vanilla", "mix", "instruct")
-        for stage in ("tokenized_mixture", "pretrained_checkpoint", "instruction_tuned_checkpoint", "eval_scores", "instruction_tuned_eval_scores")
+        for stage in (
+            "tokenized_mixture",
+            "pretrained_checkpoint",
+            "instruction_tuned_checkpoint",
+            "eval_scores",
+            "instruction_tuned_eval_scores",
+        )
     ]
     single = ["duplicate_documents", "tuning_collection", "instruction_synthesizer", "synthesizer_quality", "synthesized/corpus_quality"]
     single += ["tokenizer", "tokenized_instructions", "comparison_report"]
-    assert by_asset == {**dict.fromkeys(sharded, shards), **dict.fromkeys(seeded, {"seed-0"}), **dict.fromkeys(single, {"all"})}
+    assert by_asset == {**dict.fromkeys(sharded, shards), **{key: {"seed-0"} for key in seeded}, **{key: {"all"} for key in single}}
 
 
 def test_bad_records_are_rejected_with_reason_and_position_and_the_rest_goes_through(done: ProjectFolder) -> None:
@@ -68,7 +74,11 @@ def test_every_passage_has_a_status_and_joins_to_its_document(done: ProjectFolde
 def test_checkpoints_load_in_transformers(done: ProjectFolder) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    for asset, partition in [("instruct/pretrained_checkpoint", "seed-0"), ("vanilla/instruction_tuned_checkpoint", "seed-0"), ("instruction_synthesizer", "all")]:
+    for asset, partition in [
+        ("instruct/pretrained_checkpoint", "seed-0"),
+        ("vanilla/instruction_tuned_checkpoint", "seed-0"),
+        ("instruction_synthesizer", "all"),
+    ]:
         artifact = done.store.current("mine", asset, partition)
         assert artifact is not None
         folder = artifact.local() / "checkpoint"
@@ -93,7 +103,12 @@ def test_a_deleted_shard_of_pairs_costs_itself_and_what_its_digest_reaches(done:
     assert result.returncode == 0, result.stderr[-3000:]
     after = done.artifacts()
     changed = {key for key in before if before[key] != after[key]}
-    reached = {"synthesized/instruction_pairs", "synthesized/augmented_corpus", "synthesized/tokenized_augmented", "synthesized/corpus_quality"}
+    reached = {
+        "synthesized/instruction_pairs",
+        "synthesized/augmented_corpus",
+        "synthesized/tokenized_augmented",
+        "synthesized/corpus_quality",
+    }
     for asset, partition in changed:
         assert asset in reached | {"comparison_report"} or asset.startswith("instruct/"), asset
         assert partition in ("notes--b", "seed-0", "all")
@@ -103,7 +118,12 @@ def test_an_appended_file_becomes_a_shard_and_changes_no_other(done: ProjectFold
     before = done.artifacts()
     text = "A new note about generators. A generator yields its values one after another, so that memory does not grow."
     (done.root / "notes" / "c.jsonl").write_text(json.dumps({"id": "c0", "text": text}) + "\n")
-    result = done.materialize("--shards", "notes--c", "--select", 'key:"raw_corpus" or key:"document_signatures" or key:"duplicate_documents" or key:"clean_corpus"')
+    result = done.materialize(
+        "--shards",
+        "notes--c",
+        "--select",
+        'key:"raw_corpus" or key:"document_signatures" or key:"duplicate_documents" or key:"clean_corpus"',
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     after = done.artifacts()
     assert after["clean_corpus", "notes--c"]

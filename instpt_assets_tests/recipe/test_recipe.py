@@ -45,7 +45,10 @@ def demo_with(path: Path, **changes: Any) -> Path:
     [
         ({"pretrainig": {}}, "pretrainig: unknown field"),
         ({"cleaning__min_charaters": 3}, "cleaning.min_charaters: unknown field"),
-        ({"arms__instruct": {"mixture": [{"component": "corpus", "pair_set": "synthesised"}]}}, "arms.instruct: unknown pair_set 'synthesised'"),
+        (
+            {"arms__instruct": {"mixture": [{"component": "corpus", "pair_set": "synthesised"}]}},
+            "arms.instruct: unknown pair_set 'synthesised'",
+        ),
         ({"tokenizer__pinned_shards": ["nowhere--0000"]}, "tokenizer.pinned_shards: 'nowhere--0000' names no corpus"),
         (
             {"arms__mix": {"mixture": [{"component": "corpus", "ratio": 0.5}, {"component": "tuning", "ratio": 0.4}]}},

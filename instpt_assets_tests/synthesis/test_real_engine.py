@@ -1,5 +1,6 @@
 """The worker with real vLLM: a tiny Mistral whose weights spell out one pair, two shards, one engine start."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -56,7 +57,7 @@ def test_two_shards_through_vllm_with_one_engine_start(tmp_path: Path, tokenizer
     path = [prompt_format.encode_context("x")[-1], *spelled]
     model = Spec(asset="instruction_synthesizer", partition="all", code_version=1, recipe={}, inputs=())
     with store.write(model) as draft:
-        save_model(draft.folder / "checkpoint", tokenizer, dict(zip(path, path[1:], strict=False)))
+        save_model(draft.folder / "checkpoint", tokenizer, dict(itertools.pairwise(path)))
     pair_set = PairSet(shots=2, max_model_len=256, max_new_tokens=16, max_passage_tokens=80, dtype="float32")
     jobs = [job(store, model, shard, number, pair_set) for shard, number in SHARDS.items()]
     execution = Execution(synthesis=SynthesisExecution(max_num_seqs=8, kv_cache_gib=0.05, block_size=32, enforce_eager=True))

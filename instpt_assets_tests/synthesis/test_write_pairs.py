@@ -56,7 +56,7 @@ class Bench:
         spec = Spec(asset="clean_corpus", partition=shard, code_version=1, recipe={}, inputs=(source,))
         if self.store.find(spec) is None:
             with self.store.write(spec) as draft:
-                schema = {name: pl.String for name in ("document_id", "text", "source", "metadata")}
+                schema = dict.fromkeys(("document_id", "text", "source", "metadata"), pl.String)
                 pl.DataFrame(rows, schema=schema).write_parquet(draft.folder / "data-00000.parquet")
         inputs = (self._input(spec), self.synthesizer)
         asset = "synthesized/instruction_pairs"
@@ -150,9 +150,7 @@ def test_what_is_in_the_store_starts_no_engine(bench: Bench) -> None:
 
 
 def test_a_shard_of_which_everything_is_finished_starts_no_engine(bench: Bench) -> None:
-    before, after = (
-        bench.job("books--0000", DOCUMENTS, PAIR_SET.model_copy(update={"max_passage_tokens": tokens})) for tokens in (56, 57)
-    )
+    before, after = (bench.job("books--0000", DOCUMENTS, PAIR_SET.model_copy(update={"max_passage_tokens": tokens})) for tokens in (56, 57))
     bench.run(before)
     bench.run(after)
     assert len(bench.engines) == 1

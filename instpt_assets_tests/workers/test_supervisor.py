@@ -23,7 +23,9 @@ time.sleep(300)
 
 
 def start(command: list[str]) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "instpt_assets.workers.supervisor", *command], stdin=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "instpt_assets.workers.supervisor", *command], stdin=subprocess.PIPE, start_new_session=True
+    )
 
 
 def wait_for(path: Path) -> list[int]:
