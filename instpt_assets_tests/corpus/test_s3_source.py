@@ -1,13 +1,10 @@
 """A corpus on S3, through a real HTTP server."""
 
 import json
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import polars as pl
 import pytest
 
@@ -17,41 +14,16 @@ from instpt_assets.recipe.corpora import Corpus
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """A boto3 client of a moto server that has the bucket `corpora`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        url = f"http://127.0.0.1:{port}"
-        for name, value in {
-            "ENDPOINT_URL": url,
-            "ACCESS_KEY_ID": "test",
-            "SECRET_ACCESS_KEY": "test",
-            "DEFAULT_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
-        import boto3
-
-        client = boto3.client("s3", endpoint_url=url)
-        client.create_bucket(Bucket="corpora")
-        yield client
-    finally:
-        server.terminate()
-        server.wait()
+def corpora(s3: str) -> Any:
+    """A client of the S3 server, which has the bucket `corpora`."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="corpora")
+    return client
 
 
-def test_shards_digests_and_documents(s3, tmp_path: Path) -> None:
+def test_shards_digests_and_documents(corpora, tmp_path: Path) -> None:
     def put(key: str, text: str) -> None:
-        s3.put_object(Bucket="corpora", Key=key, Body=json.dumps({"text": text}).encode())
+        corpora.put_object(Bucket="corpora", Key=key, Body=json.dumps({"text": text}).encode())
 
     corpus = Corpus(source="s3://corpora/mine")
     with pytest.raises(SourceError, match="matches no file"):

@@ -69,8 +69,9 @@ RECIPE: dict[str, Any] = {
 class ProjectFolder:
     """The folder, and commands run in it as a user would."""
 
-    def __init__(self, root: Path, **recipe: Any) -> None:
+    def __init__(self, root: Path, *, store: str | None = None, **recipe: Any) -> None:
         self.root = root
+        self.store_url = store or str(root / "store")
         self.recipe = {**RECIPE, **recipe}
         (root / "notes").mkdir(parents=True)
         topics = [item.text for item in read_documentation("pydoc://topics")]
@@ -93,14 +94,14 @@ class ProjectFolder:
         return {
             **os.environ,
             "INSTPT_RECIPE": "mine.yaml",
-            "INSTPT_STORE": str(self.root / "store"),
+            "INSTPT_STORE": self.store_url,
             "DAGSTER_HOME": str(self.root / "dagster"),
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
 
     @property
     def store(self) -> Store:
-        return Store(str(self.root / "store"))
+        return Store(self.store_url)
 
     def materialize(self, *arguments: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

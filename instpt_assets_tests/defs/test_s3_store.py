@@ -1,0 +1,37 @@
+"""The same assets with the store on S3: artifacts, registered shards, local copies."""
+
+from pathlib import Path
+
+import boto3
+import polars as pl
+import pytest
+from project_folder import ProjectFolder
+
+from instpt_assets.store.store import Store
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def test_corpus_and_tokens_are_materialized_on_s3_and_found_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTPT_CACHE", str(tmp_path / "cache"))
+    boto3.client("s3").create_bucket(Bucket="pretraining")
+    folder = ProjectFolder(tmp_path / "project", store="s3://pretraining/store")
+    selection = 'key:"raw_corpus" or key:"document_signatures" or key:"duplicate_documents" or key:"clean_corpus" or key:"tokenizer" or key:"tokenized_raw"'
+    result = folder.materialize("--select", selection)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert not (tmp_path / "project" / "store").exists()
+
+    store = Store("s3://pretraining/store")
+    assert store.registered_shards("mine") == ["notes--a", "notes--b"]
+    artifact = store.current("mine", "clean_corpus", "notes--a")
+    assert artifact is not None
+    assert pl.read_parquet(artifact.tables()).height == 8
+
+    again = folder.materialize("--select", selection)
+    assert again.returncode == 0 and ": made" not in again.stdout + again.stderr
+    assert "test" not in {
+        word
+        for manifest in store.fs.find("pretraining")
+        if manifest.endswith(".json")
+        for word in store.fs.cat_file(manifest).decode().split('"')
+    }
