@@ -5,6 +5,8 @@ partitions downstream of a changed one become stale.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -21,6 +23,16 @@ def partition_keys(context: dg.AssetExecutionContext) -> list[str]:
     return ["all"] if context.assets_def.partitions_def is None else list(context.partition_keys)
 
 
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Errors whose message tells a person what to do (the store's, a missing input, a wrong value) fail the step with that message."""
+    try:
+        yield
+    except (StoreError, NotMaterialized, ValueError) as error:
+        message = str(error)
+        raise dg.Failure(message if message.startswith(what) else f"{what}: {message}", allow_retries=False) from error
+
+
 def materialize(context: dg.AssetExecutionContext, project: Project, asset: str, build: Build) -> Iterator[dg.MaterializeResult]:
     """Make the run's partitions of one asset in this process, and report them.
 
@@ -32,14 +44,17 @@ def materialize(context: dg.AssetExecutionContext, project: Project, asset: str,
     """
     plan = project.plan()
     made: dict[str, Made] = {}
-    for key in partition_keys(context):
-        spec = expected_spec(plan, asset, key)
-        try:
-            made[key] = find_or_make(project.store, spec, build)
-        except (StoreError, ValueError) as error:  # a ValueError is for the user: its message says what to change
-            raise dg.Failure(f"{asset}/{key}: {error}", allow_retries=False) from error
-        project.store.point(project.recipe.name, made[key].artifact)
-        context.log.info("%s/%s: %s", asset, key, "reused" if made[key].reused else "made")
+    try:
+        for key in partition_keys(context):
+            with explained(f"{asset}/{key}"):
+                made[key] = find_or_make(project.store, plan.spec(asset, key), build)
+            project.store.point(project.recipe.name, made[key].artifact)
+            context.log.info("%s/%s: %s", asset, key, "reused" if made[key].reused else "made")
+    except dg.Failure:
+        # A failed run shows what it did.
+        for key, item in made.items():
+            log_partition(context, dg.AssetKey(asset.split("/")), key, item)
+        raise
     yield from report(context, asset, made)
 
 
@@ -49,10 +64,8 @@ def expected_spec(plan: Plan, asset: str, partition: str) -> Spec:
     Raises:
         dg.Failure: an input is missing; the description says which.
     """
-    try:
+    with explained(f"{asset}/{partition}"):
         return plan.spec(asset, partition)
-    except NotMaterialized as error:
-        raise dg.Failure(f"{asset}/{partition}: {error}", allow_retries=False) from error
 
 
 def report(context: dg.AssetExecutionContext, asset: str, made: Mapping[str, Made]) -> Iterator[dg.MaterializeResult]:
@@ -60,9 +73,7 @@ def report(context: dg.AssetExecutionContext, asset: str, made: Mapping[str, Mad
     key = dg.AssetKey(asset.split("/"))
     if len(made) == 1:
         (only,) = made.values()
-        yield dg.MaterializeResult(
-            asset_key=key, metadata=describe(only.artifact, only.reused), data_version=dg.DataVersion(only.artifact.manifest.digest)
-        )
+        yield dg.MaterializeResult(asset_key=key, metadata=_metadata(only), data_version=dg.DataVersion(only.artifact.manifest.digest))
         return
     yield dg.MaterializeResult(asset_key=key)
     for partition, item in made.items():
@@ -77,8 +88,13 @@ def log_partition(context: dg.AssetExecutionContext, key: dg.AssetKey, partition
         "dagster/data_version_is_user_provided": "true",
         "dagster/code_version": str(made.artifact.manifest.code_version),
     }
-    metadata = describe(made.artifact, made.reused)
-    context.log_event(dg.AssetMaterialization(asset_key=key, partition=partition, metadata=metadata, tags=tags))
+    context.log_event(dg.AssetMaterialization(asset_key=key, partition=partition, metadata=_metadata(made), tags=tags))
+
+
+def _metadata(made: Made) -> dict[str, Any]:
+    manifest = made.artifact.manifest
+    with explained(f"{manifest.asset}/{manifest.partition}"):  # a preview reads stored files
+        return describe(made.artifact, made.reused)
 
 
 def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: str) -> dict[str, str]:

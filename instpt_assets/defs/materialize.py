@@ -17,6 +17,7 @@ from dagster._core.storage.dagster_run import RunsFilter
 
 from instpt_assets.defs.home import prepare_home
 from instpt_assets.defs.jobs import REPORT_JOB, SEEDS_JOB, SHARDS_JOB, SYNTHESIZER_JOB
+from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import contiguous, range_tags, register
 from instpt_assets.recipe.loading import ConfigurationError
@@ -69,7 +70,8 @@ def materialize_recipe(project: Project, instance: dg.DagsterInstance, select: s
         raise ValueError(f"SHARDS: not registered: {', '.join(unknown)} (registered: {', '.join(registered)})")
     chosen = _chosen(definitions, select)
     start = time.monotonic()
-    for step in steps(project, definitions, chosen, contiguous(shards or registered, registered)):
+    ranges = contiguous(shards or registered, instance.get_dynamic_partitions(SHARDS.name or ""))
+    for step in steps(project, definitions, chosen, ranges):
         if not execute(definitions, instance, step):
             return False
     print(f"\nAll done in {time.monotonic() - start:.0f} s. Store: {project.store.url}")

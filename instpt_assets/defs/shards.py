@@ -10,10 +10,7 @@ from instpt_assets.defs.project import Project
 
 
 def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
-    """Register what lies behind the corpora's sources; returns all registered keys in the instance's order. Idempotent.
-
-    The instance's order is the store's, unless the instance served another store before; Dagster's ranges follow the instance's.
-    """
+    """Register what lies behind the corpora's sources; returns all registered keys in their order. Idempotent."""
     assert SHARDS.name is not None
     project.store.register_shards(project.recipe.name, project.plan().available_shards())
     keys = project.store.registered_shards(project.recipe.name)
@@ -21,11 +18,11 @@ def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
     new = [key for key in keys if key not in known]
     if new:
         instance.add_dynamic_partitions(SHARDS.name, new)
-    return [key for key in instance.get_dynamic_partitions(SHARDS.name) if key in set(keys)]
+    return keys
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
-    """Tags of one run over a contiguous range of shards (in the order of registration)."""
+    """Tags of one run over a contiguous range of shards, in the instance's order (the store's, unless the instance served another before)."""
     return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from instpt_assets.defs.materialization import explained
 from instpt_assets.defs.project import Project
 from instpt_assets.store.making import Made
 from instpt_assets.store.manifest import Spec
@@ -52,14 +53,16 @@ def make_in_worker(
     made: dict[tuple[str, str], Made] = {}
 
     def done(spec: Spec, *, reused: bool) -> None:
-        artifact = project.store.find(spec)
+        with explained(f"{spec.asset}/{spec.partition}"):
+            artifact = project.store.find(spec)
         if artifact is None:
             raise dg.Failure(f"{spec.asset}/{spec.partition}: the worker reported it, but it is not in {project.store.url}")
         project.store.point(project.recipe.name, artifact)
         made[spec.asset, spec.partition] = Made(artifact, reused)
         committed(spec, made[spec.asset, spec.partition])
 
-    missing = [spec for spec in specs if project.store.find(spec) is None]
+    with explained(stage):
+        missing = [spec for spec in specs if project.store.find(spec) is None]
     for spec in specs:
         if spec not in missing:
             done(spec, reused=True)

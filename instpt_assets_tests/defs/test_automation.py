@@ -1,0 +1,108 @@
+"""The nightly schedule and the sensor, as Dagster's daemon evaluates and launches them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from daemon import Daemon, daemon
+from light_project import CORPUS, LightProject
+
+from instpt_assets.defs.automation import new_shards, nightly_synthesis
+from instpt_assets.defs.shards import range_tags
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LightProject:
+    """Three shards, nothing materialized."""
+    for name, value in (("INSTPT_RECIPE", "light.yaml"), ("INSTPT_STORE", "store"), ("DAGSTER_HOME", "dagster")):
+        monkeypatch.setenv(name, str(tmp_path / value))
+    return LightProject(tmp_path)
+
+
+@pytest.fixture
+def light(bare: LightProject) -> LightProject:
+    """The first two shards are done."""
+    project = bare
+    assert project.run("shards", *CORPUS, tags=range_tags("notes--a", "notes--b")).success
+    assert project.run("synthesizer").success
+    assert project.run("shards", "tokenized_raw", tags=range_tags("notes--a", "notes--b")).success
+    return project
+
+
+@pytest.fixture
+def ticking(bare: LightProject) -> Iterator[Daemon]:
+    with daemon(bare.instance) as running:
+        yield running
+
+
+def evaluate(light: LightProject) -> dg.RunRequest | dg.SkipReason:
+    return nightly_synthesis(light.project)(dg.build_schedule_context(instance=light.instance))
+
+
+def covered(request: dg.RunRequest) -> tuple[str, str]:
+    return (request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"])
+
+
+def test_both_are_off_until_switched_on(bare: LightProject) -> None:
+    assert nightly_synthesis(bare.project).default_status == dg.DefaultScheduleStatus.STOPPED
+    assert new_shards(bare.project).default_status == dg.DefaultSensorStatus.STOPPED
+
+
+def test_the_schedule_covers_what_is_missing_or_stale_in_one_range(light: LightProject) -> None:
+    request = evaluate(light)
+    assert covered(request) == ("notes--c", "notes--c") and request.tags["instpt/shards_due"] == "1"
+    light.write("a", note="An added sentence.")
+    request = evaluate(light)
+    assert covered(request) == ("notes--a", "notes--c") and request.tags["instpt/shards_due"] == "2"
+
+    assert light.run("shards", tags=request.tags).success
+    skipped = evaluate(light)
+    assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "all 3 registered shards are up to date"
+
+    # A file that is gone can not be made again: it is no reason to run every night.
+    (light.root / "notes" / "c.jsonl").unlink()
+    skipped = evaluate(light)
+    assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "all 2 registered shards are up to date"
+
+
+def test_ranges_follow_the_order_of_the_instance(light: LightProject) -> None:
+    """An instance that served another store has its shards in another order than the store."""
+    light.instance.delete_dynamic_partition("shards", "notes--b")
+    light.instance.add_dynamic_partitions("shards", ["notes--b"])
+    light.write("b", note="An added sentence.")
+    request = evaluate(light)
+    assert covered(request) == ("notes--c", "notes--b")
+    assert light.run("shards", tags=request.tags).success
+    assert all(light.project.plan().shard_is_current(key) for key in ("notes--a", "notes--b", "notes--c"))
+
+
+def test_a_night_really_makes_what_is_due_and_the_next_one_nothing(light: LightProject, ticking: Daemon) -> None:
+    ticking.tick_schedule("nightly_synthesis", datetime.now(UTC) + timedelta(days=1))
+    (run,) = ticking.launch_queued()
+    assert ticking.wait(run).status == dg.DagsterRunStatus.SUCCESS
+    made = {(event.asset_key.to_user_string(), event.partition) for event in materializations(light.instance, run)}
+    shard_assets = {"raw_corpus", "document_signatures", "clean_corpus", "tokenized_raw"}
+    assert made == {(asset, "notes--c") for asset in shard_assets} | {("duplicate_documents", None)}
+    assert light.project.plan().shard_is_current("notes--c")
+
+    ticking.tick_schedule("nightly_synthesis", datetime.now(UTC) + timedelta(days=2))
+    assert ticking.launch_queued() == []
+
+
+def test_the_sensor_registers_a_new_file_and_materializes_nothing(bare: LightProject, ticking: Daemon) -> None:
+    runs = len(bare.instance.get_runs())
+    bare.write("d")
+    ticking.tick_sensor("new_shards")
+    assert bare.instance.get_dynamic_partitions("shards") == ["notes--a", "notes--b", "notes--c", "notes--d"]
+    plan = bare.project.plan()
+    assert plan.registered_shards[-1] == "notes--d" and not plan.shard_is_current("notes--d")
+    assert len(bare.instance.get_runs()) == runs
+    skipped = new_shards(bare.project)(dg.build_sensor_context(instance=bare.instance))
+    assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "no shard beside the 4 registered ones"
+
+
+def materializations(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[dg.AssetMaterialization]:
+    entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return [entry.asset_materialization for entry in entries]

@@ -1,0 +1,123 @@
+"""What goes wrong in a run is said in one line that tells what to do, and leaves the store as it was."""
+
+import os
+import socket
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from light_project import CORPUS, LightProject, failure
+
+from instpt_assets.corpus.ingest import ingest
+from instpt_assets.defs import corpus
+from instpt_assets.defs.materialize import PROCESS_TAG, end_dead_runs, materialize_recipe
+from instpt_assets.defs.plan import NotMaterialized
+from instpt_assets.defs.shards import contiguous, range_tags
+
+ONE = range_tags("notes--a", "notes--a")
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> LightProject:
+    return LightProject(tmp_path, shards="ab")
+
+
+def damage(path: Path) -> None:
+    """Other bytes of the same number."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_ranges_hold_exactly_the_chosen_shards() -> None:
+    order = ["b", "a", "d", "c", "e"]
+    assert contiguous(order, order) == [("b", "e")]
+    assert contiguous(["c", "a", "b"], order) == [("b", "a"), ("c", "c")]
+    assert contiguous(["e"], order) == [("e", "e")]
+    assert contiguous([], order) == []
+
+
+def test_a_missing_input_is_named(light: LightProject) -> None:
+    assert failure(light.run("shards", "document_signatures", tags=ONE)) == (
+        "document_signatures/notes--a: raw_corpus, partition notes--a, is not materialized: materialize it first"
+    )
+    assert light.run("shards", *CORPUS, tags=ONE).success
+    assert failure(light.run("shards", "raw_corpus", "clean_corpus", tags=range_tags("notes--b", "notes--b"))) == (
+        "clean_corpus/notes--b: duplicate_documents knows no shard notes--b: materialize duplicate_documents again"
+    )
+    with pytest.raises(NotMaterialized, match="1 of 2 shards are not tokenized yet|2 of 2 shards are not tokenized yet"):
+        light.project.plan().spec("vanilla/tokenized_mixture", "seed-0")
+
+
+def test_a_damaged_input_is_named_with_what_to_delete(light: LightProject, capfd: pytest.CaptureFixture[str]) -> None:
+    assert light.run("shards", "raw_corpus", tags=ONE).success
+    raw = light.project.plan().current("raw_corpus", "notes--a")
+    damage(raw.tables()[0])
+
+    assert not materialize_recipe(light.project, light.instance, 'key:"document_signatures"', ["notes--a"])
+    output = "".join(capfd.readouterr())
+    assert f"has other content than was committed: delete {raw.root} and materialize raw_corpus again" in output
+    assert "document_signatures failed: document_signatures/notes--a: " in output
+    assert "Traceback" not in output and "Stack Trace" not in output
+
+
+def test_a_damaged_artifact_is_not_taken_for_a_good_one(light: LightProject) -> None:
+    assert light.run("shards", "raw_corpus", tags=ONE).success
+    raw = light.project.plan().current("raw_corpus", "notes--a")
+    damage(raw.tables()[0])
+    assert f"delete {raw.root} and materialize raw_corpus again" in failure(light.run("shards", "raw_corpus", tags=ONE))
+
+
+def test_of_two_runs_on_one_partition_one_commits_and_the_other_says_so(light: LightProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    results: list[dg.ExecuteInProcessResult] = []
+
+    def overtaken(*arguments: object, out: Path) -> dict[str, object]:
+        if not results:
+            monkeypatch.setattr(corpus, "ingest", ingest)
+            results.append(light.run("shards", "raw_corpus", tags=ONE))
+        return ingest(*arguments, out=out)
+
+    monkeypatch.setattr(corpus, "ingest", overtaken)
+    message = failure(light.run("shards", "raw_corpus", tags=ONE))
+    assert results[0].success
+    assert message.startswith("raw_corpus/notes--a: another run committed identity") and message.endswith("Materialize again to use it.")
+    artifact = light.project.plan().current("raw_corpus", "notes--a")
+    assert len(list(Path(artifact.root).iterdir())) == 2  # the manifest and the winner's files
+    assert light.run("shards", "raw_corpus", tags=ONE).success
+
+
+def test_a_failing_shard_keeps_the_earlier_ones(light: LightProject) -> None:
+    (light.root / "notes" / "b.jsonl").unlink()
+    assert "nothing lies behind it" in failure(light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--b")))
+    plan = light.project.plan()
+    assert plan.is_current("raw_corpus", "notes--a")
+    assert light.instance.get_materialized_partitions(dg.AssetKey("raw_corpus")) == {"notes--a"}
+    assert light.run("shards", "raw_corpus", tags=ONE).success
+
+
+def run_of(light: LightProject, process: str) -> dg.DagsterRun:
+    job = light.definitions.resolve_job_def("shards")
+    run = light.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: process})
+    assert light.instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "step").is_claimed
+    return run
+
+
+def test_runs_of_dead_processes_end_and_give_back_their_slots(light: LightProject) -> None:
+    storage = light.instance.event_log_storage
+    storage.set_concurrency_slots("gpu", 3)
+    this = psutil.Process()
+    host, created = socket.gethostname(), f"{this.create_time():.0f}"
+    dead = [run_of(light, f"{host}:{2**22 + 1}:1"), run_of(light, f"{host}:{os.getpid()}:1")]
+    living = run_of(light, f"{host}:{this.pid}:{created}")
+    end_dead_runs(light.instance)
+    statuses = [light.instance.get_run_by_id(run.run_id).status for run in (*dead, living)]
+    assert statuses == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
+    assert [slot.run_id for slot in storage.get_concurrency_info("gpu").claimed_slots] == [living.run_id]
+
+
+def test_runs_of_other_machines_are_left_alone(light: LightProject) -> None:
+    light.instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    elsewhere = run_of(light, "elsewhere:1:1")
+    end_dead_runs(light.instance)
+    assert light.instance.get_run_by_id(elsewhere.run_id).status == dg.DagsterRunStatus.STARTED
