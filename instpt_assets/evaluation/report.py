@@ -107,7 +107,7 @@ def _stages(rows: Sequence[Compared]) -> list[tuple[str, dict[str, list[Compared
 def _markdown(rows: Sequence[Compared], arms: Sequence[str]) -> str:
     lines = ["# Comparison of the arms", ""]
     for stage, tasks in _stages(rows):
-        heads = [f"{task}<br>{_about(found[0])}" for task, found in tasks.items()]
+        heads = [f"{task} ({_about(found[0])})" for task, found in tasks.items()]
         lines += [f"## {STAGES[stage]}", "", f"| arm | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
         for arm in arms:
             found = [next((row for row in of_task if row.arm == arm), None) for of_task in tasks.values()]

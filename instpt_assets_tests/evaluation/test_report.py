@@ -55,7 +55,7 @@ def test_the_report_shows_one_metric_a_task_and_marks_what_is_better(tmp_path: P
     assert statistics == {"num_rows": 6, "arms": 2, "tasks": 2, "clear_differences": 1}
     assert pl.read_parquet_schema(out / "data-00000.parquet") == COMPARISON_SCHEMA
     text = (out / "report.md").read_text()
-    assert "| arm | quiz<br>acc_norm ↑, n = 4 | text<br>bits_per_byte ↓, n = 4 |" in text
+    assert "| arm | quiz (acc_norm ↑, n = 4) | text (bits_per_byte ↓, n = 4) |" in text
     assert "| **instruct** | 75.0 ± 25.0 | 1.850 ± 0.050 |" in text
     assert "| **instruct** | +50.0 ± 28.9 | **-0.200 ± 0.071** |" in text
     page = (out / "report.html").read_text()
