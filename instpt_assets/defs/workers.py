@@ -76,7 +76,7 @@ def make_in_worker(
         if message["kind"] == "committed":
             done(by_key[message["asset"], message["partition"]], reused=bool(message["reused"]))
         elif message["kind"] == "progress":
-            context.log.info(", ".join(f"{k} {_short(v)}" for k, v in message.items() if k != "kind"))
+            context.log.info(_progress_line(message))
 
     run(context, stage, Task(store=project.store.url, execution=project.execution, jobs=tuple(missing)), on_message)
     lost = [spec for spec in missing if (spec.asset, spec.partition) not in made]
@@ -139,5 +139,8 @@ def run(context: dg.AssetExecutionContext, stage: str, task: Task, on_message: C
         raise dg.Failure(f"the {stage} worker failed: {reason}", allow_retries=False)
 
 
-def _short(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+def _progress_line(message: Mapping[str, Any]) -> str:
+    """`vanilla/pretrained_checkpoint/seed-0: step 12, loss 3.1, …`."""
+    where = "/".join(message[name] for name in ("asset", "partition") if message.get(name, "all") != "all")
+    values = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in message.items() if k not in ("kind", "asset", "partition"))
+    return f"{where}: {', '.join(values)}"

@@ -33,7 +33,7 @@ from instpt_assets.training.state import load_state, release, save_state, seal
 
 Progress = Callable[[Mapping[str, Any]], None]
 
-PROGRESS_SECONDS = 3.0
+PROGRESS_SECONDS = 10.0
 _SAVING_SHARE = 0.05  # at most so much of the time goes into saving state
 
 
