@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from instpt_assets.defs.dead_runs import end_dead_runs
 from instpt_assets.defs.jobs import SHARDS_JOB
 from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.project import Project
@@ -14,6 +15,7 @@ def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
     @dg.schedule(name="nightly_synthesis", job_name=SHARDS_JOB, cron_schedule="0 2 * * *")
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Missing or stale by the store's identities, not by Dagster's events."""
+        end_dead_runs(context.instance)  # or the night's run waits for their places in the pool
         plan = project.plan()
         there = set(plan.registered_shards) & set(plan.available_shards())
         # In the instance's order: its ranges follow it.

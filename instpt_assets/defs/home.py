@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from instpt_assets.defs.dead_runs import end_dead_runs
 from instpt_assets.defs.project import Project
 from instpt_assets.recipe.loading import ConfigurationError
 from instpt_assets.recipe.recipe import Recipe
@@ -35,6 +36,7 @@ def main() -> None:
         project = Project.from_environment()
         home = prepare_home(project.recipe)
         with dg.DagsterInstance.get() as instance:
+            end_dead_runs(instance)
             register(project, instance)
     except (ConfigurationError, ValueError) as error:
         sys.exit(f"error: {error}")

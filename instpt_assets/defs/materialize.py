@@ -4,17 +4,14 @@ The runs are ordinary Dagster runs, seen in `make ui` afterwards.
 """
 
 import argparse
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import dagster as dg
-import psutil
-from dagster._core.storage.dagster_run import RunsFilter
 
+from instpt_assets.defs.dead_runs import end_dead_runs, this_process
 from instpt_assets.defs.home import prepare_home
 from instpt_assets.defs.jobs import REPORT_JOB, SEEDS_JOB, SHARDS_JOB, SYNTHESIZER_JOB
 from instpt_assets.defs.partitions import SHARDS
@@ -22,8 +19,6 @@ from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import contiguous, range_tags, register
 from instpt_assets.recipe.loading import ConfigurationError
 
-PROCESS_TAG = "instpt/process"
-"""Host, process id and start time of the process that executes a run here, so that a killed one can be told from a living one."""
 CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "clean_corpus")
 
 
@@ -104,12 +99,11 @@ def steps(project: Project, definitions: dg.Definitions, chosen: set[dg.AssetKey
 def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step) -> bool:
     """Run one job here and print the time of each of its stages; on failure, the reason."""
     print(f"\n== {step.job} " + "=" * (60 - len(step.job)), flush=True)
-    process = psutil.Process()
     result = definitions.resolve_job_def(step.job).execute_in_process(
         instance=instance,
         asset_selection=list(step.assets),
         run_config={"loggers": {"console": {"config": {}}}},
-        tags={**step.tags, PROCESS_TAG: f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"},
+        tags={**step.tags, **this_process()},
         raise_on_error=False,
     )
     for event in result.all_events:
@@ -120,23 +114,6 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
             reason = failure.user_failure_data.description if failure.user_failure_data else failure.error_display_string
             print(f"\n{event.step_key.replace('__', '/')} failed: {reason}", file=sys.stderr)
     return bool(result.success)
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of killed processes of this machine as failed and free their pool slots, so that nothing waits for them."""
-    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-    for run in instance.get_runs(RunsFilter(statuses=unfinished)):
-        host, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
-        if host == socket.gethostname() and not _lives(process):
-            instance.report_run_failed(run, "The process that executed this run was killed.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def _lives(process: str) -> bool:
-    pid, _, created = process.partition(":")
-    with suppress(psutil.NoSuchProcess):
-        return f"{psutil.Process(int(pid)).create_time():.0f}" == created
-    return False
 
 
 def _chosen(definitions: dg.Definitions, select: str) -> set[dg.AssetKey]:

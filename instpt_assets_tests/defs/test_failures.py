@@ -5,13 +5,13 @@ import socket
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import pytest
 from light_project import CORPUS, LightProject, failure
 
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.defs import corpus
-from instpt_assets.defs.materialize import PROCESS_TAG, end_dead_runs, materialize_recipe
+from instpt_assets.defs.dead_runs import PROCESS_TAG, end_dead_runs, this_process
+from instpt_assets.defs.materialize import materialize_recipe
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import contiguous, range_tags
 
@@ -96,9 +96,9 @@ def test_a_failing_shard_keeps_the_earlier_ones(light: LightProject) -> None:
     assert light.run("shards", "raw_corpus", tags=ONE).success
 
 
-def run_of(light: LightProject, process: str) -> dg.DagsterRun:
+def run_of(light: LightProject, tags: dict[str, str]) -> dg.DagsterRun:
     job = light.definitions.resolve_job_def("shards")
-    run = light.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={PROCESS_TAG: process})
+    run = light.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
     assert light.instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "step").is_claimed
     return run
 
@@ -106,10 +106,10 @@ def run_of(light: LightProject, process: str) -> dg.DagsterRun:
 def test_runs_of_dead_processes_end_and_give_back_their_slots(light: LightProject) -> None:
     storage = light.instance.event_log_storage
     storage.set_concurrency_slots("gpu", 3)
-    this = psutil.Process()
-    host, created = socket.gethostname(), f"{this.create_time():.0f}"
-    dead = [run_of(light, f"{host}:{2**22 + 1}:1"), run_of(light, f"{host}:{os.getpid()}:1")]
-    living = run_of(light, f"{host}:{this.pid}:{created}")
+    host = socket.gethostname()
+    # A process id that does not exist, and one that was given to another process since.
+    dead = [run_of(light, {PROCESS_TAG: f"{host}:{pid}:1"}) for pid in (2**22 + 1, os.getpid())]
+    living = run_of(light, this_process())
     end_dead_runs(light.instance)
     statuses = [light.instance.get_run_by_id(run.run_id).status for run in (*dead, living)]
     assert statuses == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
@@ -118,6 +118,6 @@ def test_runs_of_dead_processes_end_and_give_back_their_slots(light: LightProjec
 
 def test_runs_of_other_machines_are_left_alone(light: LightProject) -> None:
     light.instance.event_log_storage.set_concurrency_slots("gpu", 1)
-    elsewhere = run_of(light, "elsewhere:1:1")
+    elsewhere = run_of(light, {PROCESS_TAG: "elsewhere:1:1"})
     end_dead_runs(light.instance)
     assert light.instance.get_run_by_id(elsewhere.run_id).status == dg.DagsterRunStatus.STARTED
