@@ -62,10 +62,9 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        greedy = self._pair_set.temperature == 0
+        # No seed of its own: vLLM's CPU sampler cannot take one. Draws come from the engine's generator, which the pair set's seed starts.
         return SamplingParams(
             temperature=self._pair_set.temperature,
-            seed=None if greedy else self._pair_set.seed,
             max_tokens=max_tokens,
             stop_token_ids=[self._eos_id],
             detokenize=False,
