@@ -112,7 +112,23 @@ def evaluate_checkpoint(
 
     tokenizer = load_tokenizer(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype="auto", trust_remote_code=False).to(device).eval()
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=device, softmax_dtype=torch.float32)
+
+    class Quiet(HFLM):
+        """Without a bar a task: lm-eval asks for it at each call, which overrides tqdm's own switch."""
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> Any:
+            return super().loglikelihood(requests, disable_tqdm)
+
+        def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = True, override_bs: int | None = None) -> Any:
+            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> Any:
+            return super().loglikelihood_rolling(requests, disable_tqdm)
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> Any:
+            return super().generate_until(requests, disable_tqdm)
+
+    lm = Quiet(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=device, softmax_dtype=torch.float32)
     progress({"step": "model loaded"})
     scores: list[Score] = []
     examples: list[Example] = []

@@ -52,6 +52,10 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
         panel.set_xticks(range(len(present)), present, fontsize=9, rotation=0 if len(present) < 5 else 35)
         panel.set_xlim(-0.5, len(present) - 0.5)
         panel.margins(y=0.18)
+        if of_task[0].is_share:
+            # Shares are not negative, and where all are alike a hundredth of a point should not look like a difference.
+            low, high = panel.get_ylim()
+            panel.set_ylim(max(0.0, low), max(high, max(0.0, low) + 1.0))
         panel.tick_params(axis="y", labelsize=8.5)
         panel.grid(axis="y", color="#e3e8ee", linewidth=0.8)
         panel.set_axisbelow(True)

@@ -87,7 +87,7 @@ class ProjectFolder:
         self.write_recipe()
 
     def write_recipe(self) -> None:
-        (self.root / "mine.yaml").write_text(yaml.safe_dump(self.recipe))
+        (self.root / "mine.yaml").write_text(yaml.safe_dump(self.recipe, sort_keys=False))
 
     @property
     def environment(self) -> dict[str, str]:
