@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, 
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +20,6 @@ IGNORED = -100
 """Label of a token without loss."""
 
 Ints = npt.NDArray[np.int64]
-
-
-class SequenceSource(Protocol):
-    """Sequences in training order."""
-
-    sequence_length: int
-
-    def __len__(self) -> int: ...
-
-    def sequence(self, index: int) -> tuple[Ints, Ints]:
-        """Token ids [sequence_length] and labels [sequence_length]: not shifted, -100 where there is no loss."""
-        ...
 
 
 @dataclass(frozen=True)

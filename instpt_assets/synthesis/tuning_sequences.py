@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,18 +25,6 @@ NO_LOSS = -100
 
 Example = tuple[np.ndarray, np.ndarray]
 """Ids and labels of one shot, int64 [n] each."""
-
-
-class SequenceSource(Protocol):
-    """What a training loop reads: sequences in training order, each of `sequence_length` tokens, padded."""
-
-    sequence_length: int
-
-    def __len__(self) -> int: ...
-
-    def sequence(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and labels of one sequence, int64 [sequence_length]; -100 where there is no loss; labels are not shifted."""
-        ...
 
 
 @dataclass(frozen=True)
