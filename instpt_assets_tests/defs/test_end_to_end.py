@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -84,6 +86,31 @@ def test_checkpoints_load_in_transformers(done: ProjectFolder) -> None:
         folder = artifact.local() / "checkpoint"
         model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
         assert model(**tokenizer("A class is", return_tensors="pt", return_token_type_ids=False)).logits.isfinite().all()
+
+
+@pytest.mark.slow
+def test_every_trained_checkpoint_generates_in_vllm(done: ProjectFolder) -> None:
+    code = (
+        "import sys\n"
+        "from vllm import LLM, SamplingParams\n"
+        "if __name__ == '__main__':\n"
+        "    for folder in sys.argv[1:]:\n"
+        "        llm = LLM(folder, max_model_len=64, enforce_eager=True, kv_cache_memory_bytes=2**28)\n"
+        "        (output,) = llm.generate('A class is', SamplingParams(max_tokens=4, ignore_eos=True), use_tqdm=False)\n"
+        "        print('generated', len(output.outputs[0].token_ids))\n"
+        "        llm.llm_engine.engine_core.shutdown()\n"
+    )
+    script = done.root / "load.py"
+    script.write_text(code)
+    folders = [
+        str(artifact.local() / "checkpoint")
+        for arm in ("vanilla", "mix", "instruct")
+        for stage in ("pretrained_checkpoint", "instruction_tuned_checkpoint")
+        if (artifact := done.store.current("mine", f"{arm}/{stage}", "seed-0")) is not None
+    ]
+    environment = {**done.environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    result = subprocess.run([sys.executable, str(script), *folders], env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert result.stdout.count("generated 4") == 6, result.stderr[-2000:]
 
 
 def test_materializing_again_recomputes_nothing(done: ProjectFolder) -> None:
