@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.store.making import Inputs, find_or_make
 from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import Store
+from instpt_assets.store.store import Store, StoreError
 
 Report = Callable[[Mapping[str, Any]], None]
 Make = Callable[[Spec, Inputs, Execution, Path, Report], dict[str, Any]]
@@ -36,7 +36,7 @@ class Task(BaseModel):
 
 
 def run_task(body: Callable[[Task, Store, Report], None]) -> None:
-    """Run a worker's body on its task; an exception is reported as a `failed` message before it ends the process."""
+    """Run a worker's body on its task; an exception is reported as a `failed` message before it ends the process with status 1."""
     if len(sys.argv) > 1:
         _run(body, Path(sys.argv[1]).read_text(encoding="utf-8"), lambda message: print(json.dumps(dict(message)), flush=True))
         return
@@ -50,6 +50,8 @@ def _run(body: Callable[[Task, Store, Report], None], text: str, report: Report)
         body(task, Store(task.store), report)
     except Exception as error:
         report({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
+        if isinstance(error, StoreError | ValueError):  # the message says what to do; where it was noticed helps nobody
+            sys.exit(1)
         raise
 
 
