@@ -50,6 +50,11 @@ def test_each_shard_of_a_range_run_has_its_own_version_and_metadata(light: Light
             (record,) = light.instance.fetch_materializations(
                 dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[key]), limit=1
             ).records
+            if asset in ("document_signatures", "clean_corpus"):
+                assert (
+                    record.asset_materialization.tags["dagster/input_data_version/raw_corpus"]
+                    == plan.current("raw_corpus", key).manifest.digest
+                )
             metadata = {name: value.value for name, value in record.asset_materialization.metadata.items()}
             assert metadata["identity"] == manifest.identity
             assert metadata["dagster/partition_row_count"] == manifest.statistics["num_rows"] > 0
