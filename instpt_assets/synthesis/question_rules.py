@@ -12,6 +12,7 @@ Asked: TypeAlias = Iterator[tuple[str, str]]
 """Questions and their answers, the most telling first."""
 
 MAX_ANSWER_WORDS = 14
+_MAX_KIND_CHARACTERS, _MAX_TITLE_CHARACTERS = 40, 60
 
 ENTRY = re.compile(r"^(?P<name>\*{0,2}\w[\w.]*(?:, \*{0,2}\w[\w.]*)*)(?: \((?P<kind>(?:[^()]|\([^()]*\))+)\))?: (?P<description>\S.*)$")
 """An entry of a list of parameters, results or errors: `name (type, default x): description`."""
@@ -90,10 +91,21 @@ def ask_about(sentence: str, *, section: str = "") -> list[tuple[str, str]]:
     return [(question, answer) for question, answer in shortened if _is_sound(question, answer)]
 
 
-def ask_about_name(name: str, sentence: str) -> list[tuple[str, str]]:
-    """What the documented object `name` does or is, told by the sentence behind its title."""
+def ask_about_title(title: str, sentence: str) -> list[tuple[str, str]]:
+    """What the documented object does or is, told by the sentence behind its title (a name, perhaps with its signature)."""
+    name = title if len(title) <= _MAX_TITLE_CHARACTERS else title.partition("(")[0]
     question = f"What does {name} do?" if re.match(rf"^{_IMPERATIVE} ", sentence) else f"What is {name}?"
     answer = shorten(sentence)
+    return [(question, answer)] if _is_sound(question, answer) else []
+
+
+def ask_to_continue(sentence: str) -> list[tuple[str, str]]:
+    """What comes after the first half of a sentence of eight words or more."""
+    words = sentence.split()
+    if len(words) < 8:
+        return []
+    half = min(len(words) // 2, 8)
+    question, answer = f"What comes after {' '.join(words[:half])}?", shorten(" ".join(words[half:]))
     return [(question, answer)] if _is_sound(question, answer) else []
 
 
@@ -161,12 +173,13 @@ def _entry(entry: re.Match[str], section: str) -> Asked:
             description = told["what"]
         yield f"What is {'returned' if section == 'returns' else 'yielded'}?", description
     elif kind or section:
-        yield f"What {'are' if ', ' in name else 'is'} {name}?", description
+        told = f"{name} ({kind})" if kind and len(kind) <= _MAX_KIND_CHARACTERS else name
+        yield f"What {'are' if ', ' in name else 'is'} {told}?", description
     if kind and section not in ("returns", "yields"):
         stated = re.match(r"^(?P<type>.*?)(?:, )?(?:default(?:=| is |: | )(?P<default>[^,]+))?$", kind)
         if stated and stated["default"]:
             yield f"What is the default of {name}?", stated["default"]
-        if stated and stated["type"]:
+        elif stated and " " in stated["type"]:
             yield f"What is the type of {name}?", stated["type"]
 
 

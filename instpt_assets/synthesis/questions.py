@@ -8,7 +8,7 @@ import random
 import re
 
 from instpt_assets.synthesis.prompt import Pair
-from instpt_assets.synthesis.question_rules import ask_about, ask_about_name
+from instpt_assets.synthesis.question_rules import ask_about, ask_about_title, ask_to_continue
 
 _LIST_MARK = re.compile(r"^(?:[-*•]|\d+[.)]|\(\w\))\s+")
 _SENTENCE_END = re.compile(
@@ -16,8 +16,10 @@ _SENTENCE_END = re.compile(
 )
 """Behind `.`, `?` or `!` where a new sentence can begin, at blank lines, and before list items and entries (`name (type): …`)."""
 _HEADING = re.compile(r"^(?P<title>[A-Z][a-z]+(?: [a-z]+)?):$")
-_TITLE = re.compile(r"^(?P<name>[A-Za-z_]\w*(?:\.\w+)+|[a-z]+[_A-Z]\w*)(?:\(.*\))?$")
+_TITLE = re.compile(r"^(?:[A-Za-z_]\w*(?:\.\w+)+|[a-z]+[_A-Z]\w*)(?:\(.*\))?$")
 _MAX_SENTENCE_CHARACTERS = 400
+FIRST_SHARE, SECOND_SHARE = 0.85, 0.2
+"""How often a sentence's most telling pair is taken rather than any of its pairs, and how often a second one."""
 
 
 def split_sentences(passage: str) -> list[str]:
@@ -29,19 +31,20 @@ def split_sentences(passage: str) -> list[str]:
 def possible_pairs(passage: str) -> list[tuple[str, list[Pair]]]:
     """Each sentence of `passage` that a rule fits, with all pairs made from it, the most telling kinds first."""
     found: list[tuple[str, list[Pair]]] = []
-    name, section = "", ""
+    title, section = "", ""
     for sentence in split_sentences(passage):
-        if title := _TITLE.match(sentence):
-            name = title["name"]
+        if _TITLE.match(sentence):
+            title = sentence
             continue
         if heading := _HEADING.match(sentence):
             section = heading["title"].lower()
             continue
         if len(sentence) <= _MAX_SENTENCE_CHARACTERS:
-            asked = (ask_about_name(name, sentence) if name else []) + ask_about(sentence, section=section)
+            asked = (ask_about_title(title, sentence) if title else []) + ask_about(sentence, section=section)
+            asked += ask_to_continue(sentence)
             if asked:
                 found.append((sentence, [Pair(question, answer) for question, answer in asked]))
-        name = ""
+        title = ""
     return found
 
 
@@ -62,9 +65,9 @@ def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
     taken: list[tuple[str, Pair]] = []
     asked: set[str] = set()
     for sentence, pairs in possible_pairs(passage):
-        chosen = [pairs[0] if rng.random() < 0.6 else rng.choice(pairs)]
-        if len(pairs) > 1 and rng.random() < 0.4:
-            chosen.append(rng.choice(pairs))
+        chosen = [pairs[0] if rng.random() < FIRST_SHARE else rng.choice(pairs)]
+        if len(pairs) > 1 and rng.random() < SECOND_SHARE:
+            chosen.append(rng.choice(pairs[1:]))
         for pair in chosen:
             if pair.instruction.lower() not in asked:
                 asked.add(pair.instruction.lower())
@@ -78,7 +81,7 @@ def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
 def _vary(pair: Pair, sentence: str, answers: list[str], rng: random.Random) -> Pair:
     """`pair` itself, most often; else with options or with reasoning."""
     draw = rng.random()
-    if draw < 0.06 and len(pair.response.split()) <= 6:
+    if draw < 0.04 and len(pair.response.split()) <= 6:
         others = sorted({a for a in answers if a != pair.response and len(a.split()) <= 8})
         if len(others) >= 2:
             options = [pair.response, *rng.sample(others, min(3, len(others)))]
