@@ -25,7 +25,6 @@ _CONNECTIVE = re.compile(
 _BREAKS = frozenset(
     "and but which while with in for at by because to from when if unless or where so that (see (e.g. as using whose".split()
 )
-_PRONOUNS = frozenset("it he she they this these those that we there i you one what who which here such each all both".split())
 _LOWERED = frozenset(
     "the a an in this these those most many some all several our their its his her it they we there at for on both each no other one two "
     "when while if to with by of any every only such you values elements arguments objects parameters using not either".split()
@@ -151,10 +150,6 @@ def _is_subject(span: str) -> bool:
     )
 
 
-def _is_noun(span: str) -> bool:
-    return span.split()[0].lower() not in _PRONOUNS and len(span) > 2
-
-
 def _infinitive(verb: str) -> str:
     if verb in ("has", "does"):
         return {"has": "have", "does": "do"}[verb]
@@ -253,9 +248,6 @@ def _imperative(s: str) -> Asked:
     does = _infinitive(verb) if verb.endswith("s") and not verb.endswith(("ss", "us")) else verb
     if part := re.match(rf"^(?P<object>[^,;]{{3,80}}?) (?P<word>by|using|via) {_REST}", m["rest"]):
         yield f"How does it {does} {part['object']}?", f"{part['word']} {part['rest']}"
-    if part := re.match(rf"^(?P<object>[^,;]{{3,60}}?) (?P<word>along|over|from|into|for|with|as|in|on) {_REST}", m["rest"]):
-        if part["object"].split()[-1] not in _DANGLING | {"according", "related", "used", "respect", "such", "associated", "based", "same"}:
-            yield f"What does it {does} {part['word']} {shorten(part['rest'])}?", part["object"]
     yield f"What does it {does}?", m["rest"]
 
 
@@ -271,8 +263,6 @@ def _passive(s: str) -> Asked:
         yield f"How {aux} {_lower(m['subject'])} {verb}?", f"{word} {m['rest']}"
     else:
         yield f"What {aux} {_lower(m['subject'])} {verb} {word}?", m["rest"]
-    if _is_noun(m["subject"]):
-        yield f"What {m['aux']} {m['how']} {word} {shorten(m['rest'], 10)}?", _lower(m["subject"])
 
 
 def _clause(s: str) -> Asked:
@@ -292,8 +282,6 @@ def _clause(s: str) -> Asked:
             yield f"What does {_lower(subject)} {_infinitive(verb)} {word}?", tail
         elif not re.match(rf"(?:not|been|{_PARTICIPLE}) ", rest):
             yield f"What does {_lower(subject)} {_infinitive(verb)}?", rest
-        if _is_noun(subject):
-            yield f"What {verb} {shorten(rest, 10)}?", _lower(subject)
     elif (m := re.match(rf"^{_SUBJECT} (?P<verb>{_PLURAL}) {_REST}", s)) and _is_subject(m["subject"]):
         yield f"What do {_lower(m['subject'])} {m['verb']}?", m["rest"]
 
@@ -304,8 +292,6 @@ def _copula(subject: str, aux: str, rest: str) -> Asked:
         return
     if not re.match(rf"(?:not|no longer|also|only) |{_PARTICIPLE}$", rest):
         yield f"What {aux} {_lower(subject)}?", rest
-    if _is_noun(subject):
-        yield f"What {aux} {shorten(rest, 10)}?", _lower(subject)
 
 
 def _modal(subject: str, modal: str, verb: str, rest: str) -> Asked:
@@ -314,8 +300,6 @@ def _modal(subject: str, modal: str, verb: str, rest: str) -> Asked:
         yield f"What {modal} {_lower(subject)} {verb} to {shorten(means['aim'], 12)}?", means["means"]
     elif verb not in ("not", "also", "only"):
         yield f"What {modal} {_lower(subject)} {verb}?", rest
-    if _is_noun(subject):
-        yield f"What {modal} {verb} {shorten(rest, 10)}?", _lower(subject)
 
 
 def _reason(s: str) -> Asked:
