@@ -4,6 +4,7 @@ A question repeats what the sentence says beside the answer, so whoever learns f
 and to copy. The rules are made for the style of reference documentation ("If True, …", "Returns the …", "must be …", "axis (int): …").
 """
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -12,7 +13,6 @@ Asked: TypeAlias = Iterator[tuple[str, str]]
 """Questions and their answers, the most telling first."""
 
 MAX_ANSWER_WORDS = 14
-_MAX_KIND_CHARACTERS, _MAX_TITLE_CHARACTERS = 40, 60
 
 ENTRY = re.compile(r"^(?P<name>\*{0,2}\w[\w.]*(?:, \*{0,2}\w[\w.]*)*)(?: \((?P<kind>(?:[^()]|\([^()]*\))+)\))?: (?P<description>\S.*)$")
 """An entry of a list of parameters, results or errors: `name (type, default x): description`."""
@@ -25,6 +25,7 @@ _CONNECTIVE = re.compile(
 _BREAKS = frozenset(
     "and but which while with in for at by because to from when if unless or where so that (see (e.g. as using whose".split()
 )
+_PRONOUNS = frozenset("it he she they this these those that we there i you one what who which here such each all both".split())
 _LOWERED = frozenset(
     "the a an in this these those most many some all several our their its his her it they we there at for on both each no other one two "
     "when while if to with by of any every only such you values elements arguments objects parameters using not either".split()
@@ -90,22 +91,38 @@ def ask_about(sentence: str, *, section: str = "") -> list[tuple[str, str]]:
     return [(question, answer) for question, answer in shortened if _is_sound(question, answer)]
 
 
-def ask_about_title(title: str, sentence: str) -> list[tuple[str, str]]:
-    """What the documented object does or is, told by the sentence behind its title (a name, perhaps with its signature)."""
-    name = title if len(title) <= _MAX_TITLE_CHARACTERS else title.partition("(")[0]
+def ask_about_name(name: str, sentence: str) -> list[tuple[str, str]]:
+    """What the documented object `name` does or is, told by the sentence behind its title."""
     question = f"What does {name} do?" if re.match(rf"^{_IMPERATIVE} ", sentence) else f"What is {name}?"
     answer = shorten(sentence)
     return [(question, answer)] if _is_sound(question, answer) else []
 
 
-def ask_to_continue(sentence: str) -> list[tuple[str, str]]:
-    """What comes after the first half of a sentence of eight words or more."""
+_TOPIC_VERB = frozenset(
+    "is are was were will would can could should must may might has have does returns return takes accepts contains gives makes allows "
+    "raises defaults specifies determines controls computes provides uses supports means".split()
+)
+_WEAK_END = frozenset("a an the of to in on at by for with and or as that which this these it its from if not".split()) | _TOPIC_VERB
+_ABOUT = ("What is said about", "What does the text say about")
+_TOPIC_WORDS, _ABOUT_WORDS = 6, 16
+
+
+def ask_about_topic(sentence: str, rng: random.Random) -> tuple[str, str] | None:
+    """What the text says about the topic of a sentence: the words before its verb, else a few of its first words.
+
+    The answer repeats the topic and goes on as the sentence does, so both halves are copied from it: what a small model learns first.
+    """
     words = sentence.split()
-    if len(words) < 8:
-        return []
-    half = min(len(words) // 2, 8)
-    question, answer = f"What comes after {' '.join(words[:half])}?", shorten(" ".join(words[half:]))
-    return [(question, answer)] if _is_sound(question, answer) else []
+    longest = min(_TOPIC_WORDS, len(words) - 2)
+    if longest < 2:
+        return None
+    verb = next((size for size in range(1, longest + 1) if words[size].lower() in _TOPIC_VERB), None)
+    for size in [*([verb] if verb else []), *rng.sample(range(1, longest), longest - 1)]:
+        topic = " ".join(words[:size]).rstrip(",;:")
+        answer = shorten(sentence, _ABOUT_WORDS)
+        if words[size - 1].lower() not in _WEAK_END and re.search(r"\w{4}", topic) and len(answer.split()) >= size + 2:
+            return f"{rng.choice(_ABOUT)} {topic}?", answer
+    return None
 
 
 def shorten(span: str, num_words: int = MAX_ANSWER_WORDS) -> str:
@@ -150,6 +167,10 @@ def _is_subject(span: str) -> bool:
     )
 
 
+def _is_noun(span: str) -> bool:
+    return span.split()[0].lower() not in _PRONOUNS and len(span) > 2
+
+
 def _infinitive(verb: str) -> str:
     if verb in ("has", "does"):
         return {"has": "have", "does": "do"}[verb]
@@ -168,13 +189,12 @@ def _entry(entry: re.Match[str], section: str) -> Asked:
             description = told["what"]
         yield f"What is {'returned' if section == 'returns' else 'yielded'}?", description
     elif kind or section:
-        told = f"{name} ({kind})" if kind and len(kind) <= _MAX_KIND_CHARACTERS else name
-        yield f"What {'are' if ', ' in name else 'is'} {told}?", description
+        yield f"What {'are' if ', ' in name else 'is'} {name}?", description
     if kind and section not in ("returns", "yields"):
         stated = re.match(r"^(?P<type>.*?)(?:, )?(?:default(?:=| is |: | )(?P<default>[^,]+))?$", kind)
         if stated and stated["default"]:
             yield f"What is the default of {name}?", stated["default"]
-        elif stated and " " in stated["type"]:
+        if stated and stated["type"]:
             yield f"What is the type of {name}?", stated["type"]
 
 
@@ -248,6 +268,9 @@ def _imperative(s: str) -> Asked:
     does = _infinitive(verb) if verb.endswith("s") and not verb.endswith(("ss", "us")) else verb
     if part := re.match(rf"^(?P<object>[^,;]{{3,80}}?) (?P<word>by|using|via) {_REST}", m["rest"]):
         yield f"How does it {does} {part['object']}?", f"{part['word']} {part['rest']}"
+    if part := re.match(rf"^(?P<object>[^,;]{{3,60}}?) (?P<word>along|over|from|into|for|with|as|in|on) {_REST}", m["rest"]):
+        if part["object"].split()[-1] not in _DANGLING | {"according", "related", "used", "respect", "such", "associated", "based", "same"}:
+            yield f"What does it {does} {part['word']} {shorten(part['rest'])}?", part["object"]
     yield f"What does it {does}?", m["rest"]
 
 
@@ -263,6 +286,8 @@ def _passive(s: str) -> Asked:
         yield f"How {aux} {_lower(m['subject'])} {verb}?", f"{word} {m['rest']}"
     else:
         yield f"What {aux} {_lower(m['subject'])} {verb} {word}?", m["rest"]
+    if _is_noun(m["subject"]):
+        yield f"What {m['aux']} {m['how']} {word} {shorten(m['rest'], 10)}?", _lower(m["subject"])
 
 
 def _clause(s: str) -> Asked:
@@ -282,6 +307,8 @@ def _clause(s: str) -> Asked:
             yield f"What does {_lower(subject)} {_infinitive(verb)} {word}?", tail
         elif not re.match(rf"(?:not|been|{_PARTICIPLE}) ", rest):
             yield f"What does {_lower(subject)} {_infinitive(verb)}?", rest
+        if _is_noun(subject):
+            yield f"What {verb} {shorten(rest, 10)}?", _lower(subject)
     elif (m := re.match(rf"^{_SUBJECT} (?P<verb>{_PLURAL}) {_REST}", s)) and _is_subject(m["subject"]):
         yield f"What do {_lower(m['subject'])} {m['verb']}?", m["rest"]
 
@@ -292,6 +319,8 @@ def _copula(subject: str, aux: str, rest: str) -> Asked:
         return
     if not re.match(rf"(?:not|no longer|also|only) |{_PARTICIPLE}$", rest):
         yield f"What {aux} {_lower(subject)}?", rest
+    if _is_noun(subject):
+        yield f"What {aux} {shorten(rest, 10)}?", _lower(subject)
 
 
 def _modal(subject: str, modal: str, verb: str, rest: str) -> Asked:
@@ -300,6 +329,8 @@ def _modal(subject: str, modal: str, verb: str, rest: str) -> Asked:
         yield f"What {modal} {_lower(subject)} {verb} to {shorten(means['aim'], 12)}?", means["means"]
     elif verb not in ("not", "also", "only"):
         yield f"What {modal} {_lower(subject)} {verb}?", rest
+    if _is_noun(subject):
+        yield f"What {modal} {verb} {shorten(rest, 10)}?", _lower(subject)
 
 
 def _reason(s: str) -> Asked:

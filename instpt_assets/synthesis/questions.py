@@ -8,7 +8,7 @@ import random
 import re
 
 from instpt_assets.synthesis.prompt import Pair
-from instpt_assets.synthesis.question_rules import ask_about, ask_about_title, ask_to_continue
+from instpt_assets.synthesis.question_rules import ask_about, ask_about_name, ask_about_topic
 
 _LIST_MARK = re.compile(r"^(?:[-*•]|\d+[.)]|\(\w\))\s+")
 _SENTENCE_END = re.compile(
@@ -16,10 +16,10 @@ _SENTENCE_END = re.compile(
 )
 """Behind `.`, `?` or `!` where a new sentence can begin, at blank lines, and before list items and entries (`name (type): …`)."""
 _HEADING = re.compile(r"^(?P<title>[A-Z][a-z]+(?: [a-z]+)?):$")
-_TITLE = re.compile(r"^(?:[A-Za-z_]\w*(?:\.\w+)+|[a-z]+[_A-Z]\w*)(?:\(.*\))?$")
+_TITLE = re.compile(r"^(?P<name>[A-Za-z_]\w*(?:\.\w+)+|[a-z]+[_A-Z]\w*)(?:\(.*\))?$")
 _MAX_SENTENCE_CHARACTERS = 400
-FIRST_SHARE, SECOND_SHARE = 0.85, 0.2
-"""How often a sentence's most telling pair is taken rather than any of its pairs, and how often a second one."""
+TOPIC_SHARE = 0.8
+"""How often a sentence is asked about by its topic rather than by a rule of its own."""
 
 
 def split_sentences(passage: str) -> list[str]:
@@ -29,29 +29,27 @@ def split_sentences(passage: str) -> list[str]:
 
 
 def possible_pairs(passage: str) -> list[tuple[str, list[Pair]]]:
-    """Each sentence of `passage` that a rule fits, with all pairs made from it, the most telling kinds first."""
+    """Each sentence of `passage`, with all pairs that rules make from it, the most telling kinds first."""
     found: list[tuple[str, list[Pair]]] = []
-    title, section = "", ""
+    name, section = "", ""
     for sentence in split_sentences(passage):
-        if _TITLE.match(sentence):
-            title = sentence
+        if title := _TITLE.match(sentence):
+            name = title["name"]
             continue
         if heading := _HEADING.match(sentence):
             section = heading["title"].lower()
             continue
         if len(sentence) <= _MAX_SENTENCE_CHARACTERS:
-            asked = (ask_about_title(title, sentence) if title else []) + ask_about(sentence, section=section)
-            asked += ask_to_continue(sentence)
-            if asked:
-                found.append((sentence, [Pair(question, answer) for question, answer in asked]))
-        title = ""
+            asked = (ask_about_name(name, sentence) if name else []) + ask_about(sentence, section=section)
+            found.append((sentence, [Pair(question, answer) for question, answer in asked]))
+        name = ""
     return found
 
 
 def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
     """Pairs about `passage`, in the order of its sentences, no question twice (case-insensitively).
 
-    Of a sentence at most two pairs are taken. Some become multiple choice (the other options are answers from the same passage), some get
+    Of a sentence one pair is taken: mostly what is said about its topic, else the most telling pair that shares words with it. Some become multiple choice (the other options are answers from the same passage), some get
     reasoning (the sentence that the answer stands in).
 
     Args:
@@ -65,23 +63,32 @@ def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
     taken: list[tuple[str, Pair]] = []
     asked: set[str] = set()
     for sentence, pairs in possible_pairs(passage):
-        chosen = [pairs[0] if rng.random() < FIRST_SHARE else rng.choice(pairs)]
-        if len(pairs) > 1 and rng.random() < SECOND_SHARE:
-            chosen.append(rng.choice(pairs[1:]))
-        for pair in chosen:
-            if pair.instruction.lower() not in asked:
-                asked.add(pair.instruction.lower())
-                taken.append((sentence, pair))
+        topic = ask_about_topic(sentence, rng)
+        pair = next((pair for pair in pairs if _num_shared_words(pair.instruction, sentence) >= 2), None)
+        if topic is not None and (pair is None or rng.random() < TOPIC_SHARE):
+            pair = Pair(*topic)
+        if pair is not None and pair.instruction.lower() not in asked:
+            asked.add(pair.instruction.lower())
+            taken.append((sentence, pair))
     if len(taken) > max_pairs:
         taken = [taken[i] for i in sorted(rng.sample(range(len(taken)), max_pairs))]
     answers = [pair.response for _, pair in taken]
     return [_vary(pair, sentence, answers, rng) for sentence, pair in taken]
 
 
+def _num_shared_words(question: str, sentence: str) -> int:
+    """Words of four letters or more that stand in both: a question without any could be asked of every passage."""
+    return len(_words(question) & _words(sentence))
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in re.findall(r"\w+", text.lower()) if len(word) > 3}
+
+
 def _vary(pair: Pair, sentence: str, answers: list[str], rng: random.Random) -> Pair:
     """`pair` itself, most often; else with options or with reasoning."""
     draw = rng.random()
-    if draw < 0.04 and len(pair.response.split()) <= 6:
+    if draw < 0.06 and len(pair.response.split()) <= 6:
         others = sorted({a for a in answers if a != pair.response and len(a.split()) <= 8})
         if len(others) >= 2:
             options = [pair.response, *rng.sample(others, min(3, len(others)))]

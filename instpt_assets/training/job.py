@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 import torch.distributed as dist
 from pydantic import Field
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -113,11 +112,9 @@ def _start(job: TrainingJob) -> PreTrainedModel:
         return load_model(job.model)
     model = build_for_tokenizer(job.model, job.tokenizer, seed=job.seed)
     if job.wired_start:
-        from instpt_assets.synthesis.prompt import ANSWER
         from instpt_assets.training.wired import wire_induction
 
-        tokenizer = Tokenizer.from_file(str(job.tokenizer / "tokenizer.json"))
-        wire_induction(model, answer_id=tokenizer.token_to_id(ANSWER), seed=job.seed)
+        wire_induction(model, seed=job.seed)
     return model
 
 

@@ -109,7 +109,9 @@ def test_every_trained_checkpoint_generates_in_vllm(done: ProjectFolder) -> None
         if (artifact := done.store.current("mine", f"{arm}/{stage}", "seed-0")) is not None
     ]
     environment = {**done.environment, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    result = subprocess.run([sys.executable, str(script), *folders], env=environment, capture_output=True, text=True, timeout=280, check=False)
+    result = subprocess.run(
+        [sys.executable, str(script), *folders], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
     assert result.stdout.count("generated 4") == 6, result.stderr[-2000:]
 
 

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from instpt_assets.evaluation.support import supported
+from instpt_assets.synthesis.question_rules import ask_about_topic
 from instpt_assets.synthesis.questions import ask, possible_pairs, split_sentences
 
 PASSAGE = """numpy.take(a, indices, axis=None)
@@ -31,9 +32,10 @@ def asked(text: str) -> dict[str, str]:
 
 def test_documentation_gives_the_pairs_that_its_structure_tells():
     pairs = asked(PASSAGE)
-    assert pairs["What does numpy.take(a, indices, axis=None) do?"] == "Take elements from an array along an axis"
-    assert pairs["What is axis (int, default None)?"] == "The axis over which to select values"
+    assert pairs["What does numpy.take do?"] == "Take elements from an array along an axis"
+    assert pairs["What is axis?"] == "The axis over which to select values"
     assert pairs["What is the default of axis?"] == "None"
+    assert pairs["What is the type of axis?"] == "int"
     assert pairs["What is returned?"] == "The returned array has the same type as the input"
     assert pairs["When is IndexError raised?"] == "If an index is out of range"
 
@@ -53,8 +55,6 @@ def test_documentation_gives_the_pairs_that_its_structure_tells():
         ("A warning is emitted only if the cache is full.", "When is a warning emitted?", "only if the cache is full"),
         ("Use heapq for a priority queue.", "What should be used for a priority queue?", "heapq"),
         ("The default value is 0.5.", "What is the default?", "0.5"),
-        ("out (list of str): Names.", "What is the type of out?", "list of str"),
-        ("These notes from long ago still help beginners.", "What comes after These notes from long?", "ago still help beginners"),
     ],
 )
 def test_a_sentence_gives_a_question_that_a_part_of_it_answers(sentence, question, answer):
@@ -71,10 +71,19 @@ def test_answers_stand_in_the_passage_and_questions_differ():
 
 
 def test_pairs_follow_the_order_of_the_passage():
-    order = [pair.instruction for _, pairs in possible_pairs(PASSAGE) for pair in pairs]
+    sentences = [sentence for sentence, _ in possible_pairs(PASSAGE)]
     for seed in range(10):
-        places = [order.index(pair.instruction) for pair in ask(PASSAGE, random.Random(seed))]
+        answers = [pair.response for pair in ask(PASSAGE, random.Random(seed))]
+        places = [next(i for i, sentence in enumerate(sentences) if supported(answer, sentence)) for answer in answers]
         assert [places[0], places[-1]] == [min(places), max(places)]
+
+
+def test_what_is_said_about_a_topic_repeats_it_and_goes_on_as_the_sentence_does():
+    sentence = "The wait method blocks until the flag is true."
+    answers = {ask_about_topic(sentence, random.Random(seed)) for seed in range(20)}
+    assert {answer for _, answer in answers} == {"The wait method blocks until the flag is true"}
+    assert all(question.partition(" about ")[2].rstrip("?") in sentence for question, _ in answers)
+    assert ask_about_topic("Too short.", random.Random(0)) is None
 
 
 def test_some_pairs_are_multiple_choice_and_some_have_reasoning():
