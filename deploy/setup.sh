@@ -32,7 +32,7 @@ uv=$(deploy/uv.sh)
 
 case $found in "$whose"*unfinished) renew=yes ;; "$whose"*) renew= ;; *) renew=yes ;; esac
 if [ -n "$renew" ] || ! usable; then
-    supported='>=3.11,<3.15'
+    supported='>=3.11,<3.14'
     [ "$INSTPT_EXTRA" = cpu ] || supported='>=3.11,<3.13' # flashinfer needs a cuda-python that has no later wheels
     "$uv" venv --quiet --no-project --clear --python "${PYTHON:-$supported}" "$venv"
 fi

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def read_records(shard: Shard, corpus: Corpus) -> Iterator[Record | Rejection]:
                     yield from _rows(stream, corpus)
                 case _:
                     yield from _json_lines(stream, shard, corpus)
-    except (OSError, EOFError, zstandard.ZstdError, pa.ArrowException, ImportError) as error:
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException, ImportError) as error:
         raise SourceError(f"'{shard.url}' cannot be read as {shard.format}: {error}") from error
 
 
@@ -158,12 +159,17 @@ def _rows(stream: IO[bytes], corpus: Corpus) -> Iterator[Record | Rejection]:
         for row in range(batch.num_rows):
             one = batch.slice(row, 1)
             try:
-                value = json.loads(json.dumps(one.to_pylist()[0], default=str), parse_constant=lambda _: None)
+                value = json.loads(json.dumps(one.to_pylist()[0], default=_plain), parse_constant=lambda _: None)
             except UnicodeDecodeError as error:
                 yield Rejection(_shown_row(one), f"not valid UTF-8: {error.reason} at byte {error.start}", position)
             else:
                 yield _record(value, position, corpus, json.dumps(value, ensure_ascii=False))
             position += 1
+
+
+def _plain(value: object) -> str:
+    """A value that JSON does not have; bytes are text, or no valid record."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def _record(value: dict[str, Any], position: int, corpus: Corpus, shown: str) -> Record | Rejection:

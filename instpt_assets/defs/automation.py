@@ -6,7 +6,7 @@ from instpt_assets.defs.dead_runs import end_dead_runs
 from instpt_assets.defs.jobs import SHARDS_JOB
 from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.project import Project
-from instpt_assets.defs.shards import range_tags
+from instpt_assets.defs.shards import range_tags, register
 
 
 def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
@@ -17,9 +17,8 @@ def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
         """Missing or stale by the store's identities, not by Dagster's events."""
         end_dead_runs(context.instance)  # or the night's run waits for their places in the pool
         plan = project.plan()
-        there = set(plan.registered_shards) & set(plan.available_shards())
-        # In the instance's order: its ranges follow it.
-        shards = [key for key in context.instance.get_dynamic_partitions(SHARDS.name or "") if key in there]
+        register(project, context.instance)  # a file that is gone must not stand in the night's range
+        shards = context.instance.get_dynamic_partitions(SHARDS.name or "")  # in the instance's order: its ranges follow it
         due = [key for key in shards if not plan.shard_is_current(key)]
         if not due:
             return dg.SkipReason(f"all {len(shards)} registered shards are up to date")

@@ -50,7 +50,7 @@ def materialize(context: dg.AssetExecutionContext, project: Project, asset: str,
                 made[key] = find_or_make(project.store, plan.spec(asset, key), build)
             project.store.point(project.recipe.name, made[key].artifact)
             context.log.info("%s/%s: %s", asset, key, "reused" if made[key].reused else "made")
-    except dg.Failure:
+    except Exception:
         # A failed run shows what it did.
         for key, item in made.items():
             log_partition(context, dg.AssetKey(asset.split("/")), key, item)

@@ -95,8 +95,9 @@ class Plan:
 
     @cached_property
     def registered_shards(self) -> list[str]:
-        """Registered shards, in the order of their registration."""
-        return self.store.registered_shards(self.recipe.name)
+        """Registered shards that still lie behind the corpora's sources, in the order of their registration."""
+        there = set(self.available_shards())
+        return [key for key in self.store.registered_shards(self.recipe.name) if key in there]
 
     def shard(self, key: str) -> Shard:
         """The shard of that key.

@@ -10,12 +10,19 @@ from instpt_assets.defs.project import Project
 
 
 def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
-    """Register what lies behind the corpora's sources; returns all registered keys in their order. Idempotent."""
+    """Register what lies behind the corpora's sources, and forget partitions whose file or corpus is gone (the store keeps their artifacts).
+
+    Returns:
+        The recipe's shards in the order of their registration. Idempotent.
+    """
     assert SHARDS.name is not None
-    project.store.register_shards(project.recipe.name, project.plan().available_shards())
-    keys = project.store.registered_shards(project.recipe.name)
-    known = set(instance.get_dynamic_partitions(SHARDS.name))
-    new = [key for key in keys if key not in known]
+    plan = project.plan()
+    project.store.register_shards(project.recipe.name, plan.available_shards())
+    keys = plan.registered_shards
+    known = instance.get_dynamic_partitions(SHARDS.name)
+    for gone in set(known) - set(keys):
+        instance.delete_dynamic_partition(SHARDS.name, gone)
+    new = [key for key in keys if key not in set(known)]
     if new:
         instance.add_dynamic_partitions(SHARDS.name, new)
     return keys

@@ -50,6 +50,10 @@ def _read(path: Path, folder: Path, what: str) -> Any:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "extends" not in content:
         return content
+    if what == "recipe" and "name" not in content:
+        raise ConfigurationError(
+            f"{what} {path}: name: a recipe that extends another needs a name of its own (it names pointers and instance)"
+        )
     merged = dict(_read(_find(str(content.pop("extends")), folder, what), folder, what))
     for name, value in content.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict) and name not in _BY_NAME

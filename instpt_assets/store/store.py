@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -224,19 +224,27 @@ class Store:
             statistics=draft.statistics,
             versions=_versions(),
         )
-        if not self.create_text(f"{root}/manifest.json", canonical_json(manifest.model_dump(mode="json"))):
+        created = self.create_text(f"{root}/manifest.json", canonical_json(manifest.model_dump(mode="json")))
+        # A server's answer can get lost: a client that asks again is then refused although the manifest is its own.
+        if not created and not self._is_committed(root, nonce):
             raise CommitConflict(
                 f"{spec.asset}/{spec.partition}: another run committed identity {spec.identity} first; "
                 "its artifact stands and this one's files were discarded. Materialize again to use it."
             )
 
+    def _is_committed(self, root: str, nonce: str) -> bool:
+        text = self._read(f"{root}/manifest.json")
+        return text is not None and f'"{nonce}/' in text
+
     def _discard(self, root: str, nonce: str) -> None:
-        try:
-            self.fs.rm(f"{root}/{nonce}", recursive=True)
-        except FileNotFoundError:
+        """Remove a writer's files, unless they are committed: a signal may come right behind the manifest."""
+        if self._is_committed(root, nonce):
             return
-        if self.is_local and not any(Path(root).iterdir()):
-            Path(root).rmdir()
+        with suppress(FileNotFoundError):
+            self.fs.rm(f"{root}/{nonce}", recursive=True)
+        if self.is_local:
+            with suppress(OSError):  # not empty, or another writer's already
+                Path(root).rmdir()
 
     # Local copies
 

@@ -1,5 +1,6 @@
 """The store on disk and on an S3 server: commits, reads, races, damage."""
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -169,3 +170,23 @@ def test_identity_depends_on_recipe_code_and_digests_and_on_nothing_else() -> No
 def test_identities_do_not_change_between_releases() -> None:
     """Golden: a change here makes everything in every store stale."""
     assert spec({"a": [1, 2.5, "é"], "b": None}).identity == "273fa04f48ecdd584a44"
+
+
+def test_a_commit_whose_answer_got_lost_stands(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = store.create_text
+    monkeypatch.setattr(store, "create_text", lambda path, text: create(path, text) and False)
+    write(store, spec())
+    artifact = store.find(spec())
+    assert artifact is not None and artifact.file("checkpoint/model.txt").read_text() == "hello"
+
+
+def test_an_interrupt_behind_the_commit_leaves_the_artifact_whole(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt), store.write(spec()) as draft:
+        (draft.folder / "data.txt").write_text("whole")
+        nonce = draft.folder.name if store.is_local else None
+        if nonce is None:
+            pytest.skip("the nonce is known on disk only")
+        file = {"path": f"{nonce}/data.txt", "bytes": 5, "sha256": "0" * 64}
+        store.create_text(f"{store.artifact_path('corpus/raw', 'a--0', spec().identity)}/manifest.json", json.dumps({"files": [file]}))
+        raise KeyboardInterrupt
+    assert list(Path(store.root).rglob("data.txt"))

@@ -24,7 +24,7 @@ from instpt_assets.workers import instruction_tune, pretrain, tune
 from instpt_assets.workers.runtime import Task
 from instpt_assets.workers.training import run_training_worker
 
-SHAPE = ModelShape(hidden_size=64, num_layers=2, num_heads=1, intermediate_size=64, max_position_embeddings=128, tie_word_embeddings=True)
+SHAPE = ModelShape(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=64, max_position_embeddings=128, tie_word_embeddings=True)
 BUDGET = Optimization(token_budget=6 * 512, batch_tokens=512, learning_rate=0.003, warmup_steps=1)
 SENTENCE = "The copy of an array holds {0} elements along its axis, and a view of it was made in release {0} by the same call. "
 
