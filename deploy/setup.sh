@@ -20,16 +20,21 @@ inputs=$({ cat deploy/setup.sh deploy/requirements/*.txt deploy/vllm-metadata/py
 # The state tells which environment lies there: another extra's, one of a folder since moved, or an unfinished one is made anew.
 state=$venv/.setup
 whose="$INSTPT_EXTRA $PWD"
-found=$(cat "$state" 2>/dev/null || echo "$whose") # without a state it is somebody's own: completed in place
+current() { cat "$state" 2>/dev/null || echo "$whose"; } # without a state it is somebody's own: completed in place
 usable() { "$venv/bin/python" -c '' 2>/dev/null; }
-if [ "$found" = "$whose ${inputs%% *}" ] && usable; then exit 0; fi
+complete() { [ "$(current)" = "$whose ${inputs%% *}" ] && usable; }
+if complete; then exit 0; fi
 
 start=$SECONDS
 mkdir -p .instpt
 exec 9>.instpt/setup.lock
-if command -v flock >/dev/null; then flock 9; fi
+if command -v flock >/dev/null; then
+    flock 9
+    if complete; then exit 0; fi # by the one that was waited for
+fi
 uv=$(deploy/uv.sh)
 
+found=$(current)
 case $found in "$whose"*unfinished) renew=yes ;; "$whose"*) renew= ;; *) renew=yes ;; esac
 if [ -n "$renew" ] || ! usable; then
     supported='>=3.11,<3.14'

@@ -54,6 +54,8 @@ class Plan:
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe = recipe
         self.store = store
+        # What all shards share is read once a plan, not once a shard.
+        self._unpartitioned = cache(lambda asset: store.current(recipe.name, asset, "all"))
         self._shards_of = cache(lambda name: {shard.key: shard for shard in list_shards(name, recipe.corpora[name])})
 
     def spec(self, asset: str, partition: str = "all") -> Spec:
@@ -73,7 +75,7 @@ class Plan:
         Raises:
             NotMaterialized: there is none.
         """
-        artifact = self.store.current(self.recipe.name, asset, partition)
+        artifact = self._unpartitioned(asset) if partition == "all" else self.store.current(self.recipe.name, asset, partition)
         if artifact is None:
             where = "" if partition == "all" else f", partition {partition},"
             raise NotMaterialized(f"{asset}{where} is not materialized: materialize it first")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,13 +32,20 @@ def load_recipe(name_or_path: str | None = None) -> Recipe:
 
 
 def load_execution(name_or_path: str | None = None) -> Execution:
-    """The execution profile that `INSTPT_EXECUTION` (or the argument) names; by default `gpu` where an NVIDIA device exists, else `cpu`.
+    """The execution profile that `INSTPT_EXECUTION` (or the argument) names; by default that of the installed builds, `cpu` or `gpu`.
 
     Raises:
         ConfigurationError: it does not exist or is not valid; the message names every wrong field.
     """
-    default = "gpu" if Path("/dev/nvidia0").exists() else "cpu"
-    return _load(Execution, name_or_path or os.environ.get("INSTPT_EXECUTION") or default, _HERE / "executions", "execution")
+    return _load(Execution, name_or_path or os.environ.get("INSTPT_EXECUTION") or _default_execution(), _HERE / "executions", "execution")
+
+
+def _default_execution() -> str:
+    """The profile of the builds that the set-up installed; without them, of the machine."""
+    try:
+        return "cpu" if version("vllm").endswith("+cpu") else "gpu"
+    except PackageNotFoundError:
+        return "gpu" if Path("/dev/nvidia0").exists() else "cpu"
 
 
 def bundled(kind: str = "recipes") -> list[str]:
