@@ -86,7 +86,7 @@ def structure(defined: dg.Definitions) -> dict[str, tuple[str, str, set[str]]]:
 
 
 def write_recipe(path: Path, **content: object) -> Path:
-    path.write_text(yaml.safe_dump({"extends": "demo", **content}))
+    path.write_text(yaml.safe_dump({"extends": "demo", "name": "mine", **content}))
     return path
 
 

@@ -108,3 +108,10 @@ def test_a_wrong_field_beside_extends_is_named(tmp_path: Path) -> None:
     file.write_text("extends: demo\nname: mine\nlayouts: {dialogue: 0.1}\n")
     with pytest.raises(ConfigurationError, match="layouts.dialogue: unknown field"):
         load_recipe(str(file))
+
+
+def test_a_recipe_that_extends_another_needs_a_name_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: demo\n")
+    with pytest.raises(ConfigurationError, match="needs a name of its own"):
+        load_recipe(str(file))
