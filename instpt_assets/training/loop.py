@@ -29,7 +29,7 @@ from instpt_assets.training.distributed import join_processes, shard, summed
 from instpt_assets.training.log import LogLine, write_log
 from instpt_assets.training.model import describe, write_checkpoint
 from instpt_assets.training.optimizer import build_optimizer, learning_rate
-from instpt_assets.training.state import load_state, release, save_state, seal
+from instpt_assets.training.state import load_state, release, save_state, seal, write_aside
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -161,7 +161,7 @@ def _keep_checkpoint(model: PreTrainedModel, dtype: torch.dtype, tokenizer: Path
     """Gather the weights and write them on rank 0, sealed where a resumed training must be able to trust them."""
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if dist.get_rank() == 0:
-        target = folder / f".{name}" if sealed else folder / name
+        target = write_aside(folder) if sealed else folder / name
         write_checkpoint(model, weights, dtype=dtype, tokenizer=tokenizer, folder=target)
         if sealed:
             seal(target, folder / name)

@@ -1,15 +1,19 @@
 """Training state on disk, so that a killed training goes on where it was, with the same weights in the end.
 
 In the folder lie `step-<n>/` (weights, optimizer and log, by torch.distributed.checkpoint) and the checkpoints `checkpoint-<n>/` that
-were due on the way. Each is written aside, sealed by a record of its files' SHA-256 and renamed; only what agrees with its record is
-read, DCP's metadata, a pickle, included.
+were due on the way. Each is written aside, in a folder of its writer's own, sealed by a record of its files' SHA-256 and renamed; only
+what agrees with its record is read, DCP's metadata, a pickle, included. So two runs of one training do not disturb each other.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +24,31 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 RECORD = "sha256.json"
+_ASIDE = ".writing-"
+_STALE_SECONDS = 6 * 3600.0
+"""What was written aside and not touched for so long has lost its writer."""
 
 
 def save_state(folder: Path, step: int, model: PreTrainedModel, optimizer: Optimizer, notes: dict[str, Any]) -> None:
-    """Save the state after `step` steps, in place of the one before. All processes call it.
+    """Save the state after `step` steps, in place of earlier ones. All processes call it.
 
     Args:
         folder: the same local folder for all processes.
         notes: JSON to get back from `load_state`.
     """
-    aside = folder / ".writing"
     first = dist.get_rank() == 0
-    if first:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    dist.barrier()
+    chosen = [write_aside(folder) if first else None]
+    dist.broadcast_object_list(chosen)
+    (aside,) = chosen
+    assert aside is not None
     weights, moments = get_state_dict(model, optimizer)
     dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=aside)
     if first:
         (aside / "notes.json").write_text(json.dumps({"step": step, **notes}), encoding="utf-8")
-        seal(aside, folder / f"step-{step:08d}")
-        for older in _steps(folder)[:-1]:
-            shutil.rmtree(older)
+        sealed = folder / f"step-{step:08d}"
+        seal(aside, sealed)
+        for older in (path for path in _steps(folder) if path < sealed):
+            shutil.rmtree(older, ignore_errors=True)  # another run may be removing it too
     dist.barrier()
 
 
@@ -74,12 +81,31 @@ def load_state(
     return dict(notes)
 
 
+def write_aside(folder: Path) -> Path:
+    """A new folder in `folder`, this writer's own; what killed writers left there is removed."""
+    for left in folder.glob(f"{_ASIDE}*"):
+        if time.time() - _last_written(left) > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    aside = folder / f"{_ASIDE}{uuid.uuid4().hex}"
+    aside.mkdir(parents=True)
+    return aside
+
+
 def seal(aside: Path, target: Path) -> None:
     """Write the record of the files in `aside` and rename it to `target`, replacing what lies there."""
     files = sorted(path for path in aside.rglob("*") if path.is_file())
     (aside / RECORD).write_text(json.dumps({path.relative_to(aside).as_posix(): _sha256(path) for path in files}), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(aside, target)
+    while True:
+        try:
+            os.replace(aside, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        before = aside.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
+        with suppress(FileNotFoundError):  # another run took it away first
+            os.replace(target, before)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def is_intact(folder: Path) -> bool:
@@ -102,6 +128,15 @@ def release(sealed: Path, target: Path) -> None:
             shutil.copyfile(source, destination)
 
     shutil.copytree(sealed, target, ignore=shutil.ignore_patterns(RECORD), copy_function=link)
+
+
+def _last_written(folder: Path) -> float:
+    """When something in the folder was last written, in seconds since the epoch; 0 if it is gone."""
+    times = [0.0]
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _steps(folder: Path) -> list[Path]:

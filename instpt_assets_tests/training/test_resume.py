@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import torch.distributed.checkpoint as dcp
 
 from instpt_assets.training.state import is_intact, seal
 from instpt_assets_tests.training.tiny import CountingSource, contents, optimization
@@ -103,6 +104,48 @@ def test_sigterm_saves_the_step_in_progress(run, tmp_path):
     statistics, resumed = run("resumed", state_folder=tmp_path / "state")
     assert statistics["resumed_from_step"] == 5
     assert contents(resumed) == contents(run("whole")[1])
+
+
+def test_two_runs_of_one_training_leave_a_state_that_is_continued(run, tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    save = dcp.save
+
+    def save_beside_another_run(*arguments, **named):
+        monkeypatch.setattr(dcp, "save", save)
+        save(*arguments, **named)
+        # The first run's first step is written and not sealed yet: the other saves the same step and later ones.
+        with pytest.raises(Interrupted):
+            run("other", checkpoint_steps=[1], state_folder=state, save_seconds=0.0, source=InterruptedSource(3))
+
+    monkeypatch.setattr(dcp, "save", save_beside_another_run)
+    with pytest.raises(Interrupted):
+        run("first", checkpoint_steps=[1], state_folder=state, save_seconds=0.0, source=InterruptedSource(2))
+    assert {path.name for path in state.iterdir()} == {"checkpoint-1", "step-00000002", "step-00000003"}
+    assert all(is_intact(path) for path in state.iterdir())
+    statistics, resumed = run("resumed", checkpoint_steps=[1], state_folder=state)
+    assert statistics["resumed_from_step"] == 3
+    assert contents(resumed) == contents(run("whole", checkpoint_steps=[1])[1])
+
+
+def test_what_a_killed_run_was_writing_goes_when_it_is_old(run, tmp_path):
+    left, fresh = tmp_path / "state/.writing-left", tmp_path / "state/.writing-fresh"
+    for folder in (left, fresh):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("half")
+    for path in (left / "weights", left, fresh):
+        os.utime(path, (0, 0))
+    with pytest.raises(Interrupted):
+        run("cut", state_folder=tmp_path / "state", save_seconds=0.0, source=InterruptedSource(2))
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {".writing-fresh", "step-00000002"}
+
+
+def test_sealing_replaces_what_lies_there(tmp_path):
+    for text in ("1", "2"):
+        (tmp_path / "aside").mkdir()
+        (tmp_path / "aside/a").write_text(text)
+        seal(tmp_path / "aside", tmp_path / "sealed")
+    assert (tmp_path / "sealed/a").read_text() == "2" and is_intact(tmp_path / "sealed")
+    assert {path.name for path in tmp_path.iterdir()} == {"sealed"}
 
 
 SLOW_TRAINING = """
