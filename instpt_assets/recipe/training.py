@@ -1,8 +1,9 @@
 """Recipe of the models: their shape, the optimizer, pre-training and instruction tuning."""
 
+from itertools import pairwise
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from instpt_assets.recipe.base import Part
 
@@ -102,6 +103,24 @@ class Pretraining(Part):
     """Tokens a packed training sequence."""
     optimization: Optimization
     """Steps and optimizer."""
+    checkpoint_steps: tuple[PositiveInt, ...] = ()
+    """Steps, ascending, after which a checkpoint is kept and scored beside the last."""
+
+    @model_validator(mode="after")
+    def _checkpoint_steps(self) -> Self:
+        steps, last = self.checkpoint_steps, self.optimization.num_steps
+        if any(following <= step for step, following in pairwise((*steps, last))):
+            raise ValueError(
+                f"checkpoint_steps {list(steps)} must ascend and end before the last step, {last} (token_budget / batch_tokens)"
+            )
+        return self
+
+    def hashed(self) -> dict[str, object]:
+        """As of any part; no `checkpoint_steps` are as if there were no such field, so that it changes no identity that was before it."""
+        hashed = super().hashed()
+        if not self.checkpoint_steps:
+            del hashed["checkpoint_steps"]
+        return hashed
 
 
 class InstructionTuning(Part):

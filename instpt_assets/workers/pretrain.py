@@ -32,6 +32,7 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
         ),
         sequence_length=pretraining.sequence_length,
         optimization=pretraining.optimization,
+        checkpoint_steps=pretraining.checkpoint_steps,
         execution=execution,
         out=out,
         state_folder=state_folder(spec, inputs),

@@ -58,6 +58,9 @@ def demo_with(path: Path, **changes: Any) -> Path:
         ({"num_seeds": "two"}, "num_seeds: Input should be a valid integer"),
         ({"pretraining__optimization__learning_rate": -1.0}, "pretraining.optimization.learning_rate: Input should be greater than 0"),
         ({"pretraining__sequence_length": 100}, "is no multiple of sequence_length"),
+        ({"pretraining__checkpoint_steps": [20, 10]}, "checkpoint_steps [20, 10] must ascend and end before the last step"),
+        ({"pretraining__checkpoint_steps": [1_000_000]}, "checkpoint_steps [1000000] must ascend and end before the last step"),
+        ({"pretraining__checkpoint_steps": [0]}, "pretraining.checkpoint_steps.0: Input should be greater than 0"),
         ({"synthesizer": None}, "pair_sets need the section synthesizer"),
         ({"name": "Not a name"}, "name: String should match pattern"),
     ],
@@ -67,6 +70,14 @@ def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[s
         load_recipe(str(demo_with(tmp_path, **changes)))
     assert message in str(error.value)
     assert "Traceback" not in str(error.value) and "pydantic" not in str(error.value)
+
+
+def test_checkpoint_steps_are_hashed_where_there_are_any(tmp_path: Path) -> None:
+    without = load_recipe("demo").pretraining.hashed()
+    some = load_recipe(str(demo_with(tmp_path, pretraining__checkpoint_steps=[1, 2]))).pretraining.hashed()
+    assert some == {**without, "checkpoint_steps": [1, 2]}
+    none = load_recipe(str(demo_with(tmp_path, pretraining__checkpoint_steps=[]))).pretraining.hashed()
+    assert none == without and "checkpoint_steps" not in none
 
 
 def test_a_recipe_that_does_not_exist_names_the_bundled_ones() -> None:

@@ -122,7 +122,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SmallStore:
 
 
 def test_arm_is_pretrained_and_then_tuned_on_responses(small):
-    pretraining = Pretraining(model=SHAPE, sequence_length=64, optimization=BUDGET)
+    pretraining = Pretraining(model=SHAPE, sequence_length=64, optimization=BUDGET, checkpoint_steps=(2, 4))
     artifact = small.train(
         pretrain,
         "vanilla/pretrained_checkpoint",
@@ -130,7 +130,9 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
         {"pretraining": pretraining.hashed(), "seed": "seed-0"},
         "seed-0",
     )
-    assert {"checkpoint/model.safetensors", "training_log.jsonl", "loss.png"} <= set(artifact.names)
+    assert {"training_log.jsonl", "loss.png"} <= set(artifact.names)
+    weights = {name: artifact.file(f"{name}/model.safetensors").read_bytes() for name in ("checkpoint-2", "checkpoint-4", "checkpoint")}
+    assert len(set(weights.values())) == 3
     assert artifact.manifest.statistics["final_loss"] < artifact.manifest.statistics["first_loss"]
 
     tuning = InstructionTuning(sequence_length=128, optimization=BUDGET)
