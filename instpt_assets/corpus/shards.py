@@ -94,7 +94,7 @@ def shard_digest(shard: Shard) -> str:
         url, _, number = shard.url.partition("#")
         num_shards = DocumentationUrl.parse(url).num_shards
         return _sha256(f"{documentation_digest(url)}\n{number} of {num_shards}")
-    return _file_digest(shard.url)
+    return file_digest(shard.url)
 
 
 def source_digest(url: str) -> str:
@@ -106,7 +106,7 @@ def source_digest(url: str) -> str:
     """
     if url.startswith("pydoc://"):
         return documentation_digest(url)
-    files = sorted((file.relative, _file_digest(file.url)) for file in _files(url, None))
+    files = sorted((file.relative, file_digest(file.url)) for file in _files(url, None))
     if not files:
         raise SourceError(f"source '{url}' matches no file")
     return _sha256(repr(files))
@@ -158,7 +158,12 @@ def _slug(relative: str) -> str:
     return slug if slug == dotted else f"{slug}-{_sha256(relative)[:8]}"
 
 
-def _file_digest(url: str) -> str:
+def file_digest(url: str) -> str:
+    """64 hexadecimal digits that change when the file's content does; see `shard_digest`.
+
+    Raises:
+        SourceError: the file is gone or cannot be reached.
+    """
     try:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(url))
         if isinstance(fs, LocalFileSystem):

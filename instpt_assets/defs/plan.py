@@ -9,9 +9,13 @@ from typing import Any, TypeVar
 
 from instpt_assets.corpus.documentation import documentation_digest
 from instpt_assets.corpus.shards import Shard, list_shards, shard_digest, source_digest
+from instpt_assets.mixture.tokenizer import FILES as TOKENIZER_FILES
 from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.recipe.synthesis import Synthesizer
+from instpt_assets.recipe.training import Pretraining, TokenizerRecipe
 from instpt_assets.store.manifest import Input, Spec
 from instpt_assets.store.store import Artifact, Store, source_input
+from instpt_assets.training.base_models import WEIGHT_FILES, find_base_model
 
 CODE_VERSIONS = {
     "raw_corpus": 1,
@@ -56,6 +60,7 @@ class Plan:
         self.store = store
         # What all shards share is read once a plan, not once a shard.
         self._unpartitioned = cache(lambda asset: store.current(recipe.name, asset, "all"))
+        self._base_model = cache(find_base_model)
         self._shards_of = cache(lambda name: {shard.key: shard for shard in list_shards(name, recipe.corpora[name])})
 
     def spec(self, asset: str, partition: str = "all") -> Spec:
@@ -166,7 +171,8 @@ class Plan:
 
     def _instruction_synthesizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
         synthesizer = _given(self.recipe.synthesizer, "synthesizer")
-        return synthesizer.hashed(), [*self._inputs("tuning_collection"), *self._inputs("clean_corpus", synthesizer.pinned_shards)]
+        recipe, base_model = self._at_revision(synthesizer, (*WEIGHT_FILES, *TOKENIZER_FILES))
+        return recipe, [*self._inputs("tuning_collection"), *self._inputs("clean_corpus", synthesizer.pinned_shards), *base_model]
 
     def _synthesizer_quality(self) -> tuple[dict[str, Any], Iterable[Input]]:
         return {}, [*self._inputs("tuning_collection"), *self._inputs("instruction_synthesizer")]
@@ -191,7 +197,8 @@ class Plan:
         ]
 
     def _tokenizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
-        return self.recipe.tokenizer.hashed(), self._inputs("clean_corpus", self.recipe.tokenizer.pinned_shards)
+        recipe, base_model = self._at_revision(self.recipe.tokenizer, TOKENIZER_FILES)
+        return recipe, [*self._inputs("clean_corpus", self.recipe.tokenizer.pinned_shards), *base_model]
 
     def _tokenized_raw(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
         return {}, [*self._inputs("clean_corpus", [key]), *self._inputs("tokenizer")]
@@ -229,8 +236,9 @@ class Plan:
         return recipe, inputs
 
     def _pretrained_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        recipe = {"pretraining": self.recipe.pretraining.hashed(), "seed": int(seed.removeprefix("seed-"))}
-        return recipe, [*self._inputs(f"{arm}/tokenized_mixture", [seed]), *self._inputs("tokenizer")]
+        pretraining, base_model = self._at_revision(self.recipe.pretraining, WEIGHT_FILES)
+        recipe = {"pretraining": pretraining, "seed": int(seed.removeprefix("seed-"))}
+        return recipe, [*self._inputs(f"{arm}/tokenized_mixture", [seed]), *self._inputs("tokenizer"), *base_model]
 
     def _instruction_tuned_checkpoint(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
         tuning = _given(self.recipe.instruction_tuning, "instruction_tuning")
@@ -252,6 +260,13 @@ class Plan:
         inputs = [i for stage in stages for arm in self.recipe.arms for i in self._inputs(f"{arm}/{stage}", self.recipe.seeds)]
         metrics = {task.task: task.metric for task in self.recipe.evaluation.harness_tasks}
         return {"arms": list(self.recipe.arms), "metrics": metrics}, inputs
+
+    def _at_revision(self, part: Synthesizer | TokenizerRecipe | Pretraining, files: tuple[str, ...]) -> tuple[dict[str, Any], list[Input]]:
+        """The part as it is hashed, its base model pinned to the revision that it has now, and that revision as an input."""
+        if not isinstance(part.model, str):
+            return part.hashed(), []
+        found = self._base_model(part.model, files)
+        return {**part.hashed(), "model": found.pinned}, [source_input(found.url, found.digest)]
 
     def _held_out(self) -> list[Input]:
         url = self.recipe.evaluation.held_out

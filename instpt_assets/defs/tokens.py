@@ -1,5 +1,6 @@
 """[tokens] tokenizer, tokenized_raw, tokenized_instructions."""
 
+import json
 from collections.abc import Iterator
 
 import dagster as dg
@@ -11,6 +12,7 @@ from instpt_assets.defs.project import Project
 from instpt_assets.mixture.instructions import tokenize_instructions
 from instpt_assets.mixture.tokenized import tokenize_raw
 from instpt_assets.mixture.tokenizer import make_tokenizer
+from instpt_assets.recipe.training import TokenizerRecipe
 
 GROUP = "tokens"
 
@@ -27,7 +29,10 @@ def token_assets(project: Project) -> list[dg.AssetsDefinition]:
             project,
             "tokenizer",
             lambda spec, inputs, out: make_tokenizer(
-                recipe.tokenizer, [path for artifact in inputs.values() for path in artifact.tables()], out=out
+                # As the spec has it: a base model at the revision that the identity stands for.
+                TokenizerRecipe.model_validate_json(json.dumps(spec.recipe)),
+                [path for artifact in inputs.values() for path in artifact.tables()],
+                out=out,
             ),
         )
 

@@ -23,7 +23,8 @@ Progress = Callable[[Mapping[str, Any]], None]
 FOLDER = "tokenizer"
 """Name of the Hugging Face folder inside the artifact."""
 
-_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+"""What a tokenizer consists of; only the first must be there."""
 _CHARACTERS_A_BATCH = 1 << 20
 
 
@@ -68,7 +69,9 @@ def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, out
         Statistics of `train_tokenizer` or `copy_tokenizer`.
     """
     if recipe.model is not None:
-        return copy_tokenizer(recipe.model, out=out)
+        from instpt_assets.training.base_models import find_base_model
+
+        return copy_tokenizer(find_base_model(recipe.model, FILES).folder(), out=out)
     from instpt_assets.corpus.tables import read_rows
 
     assert recipe.vocab_size is not None, "a recipe without model has vocab_size"
@@ -167,13 +170,12 @@ def add_markers(folder: Path, markers: Sequence[str], *, lstrip: bool = False) -
     return {marker: vocabulary[marker] for marker in markers}
 
 
-def copy_tokenizer(model: str, *, out: Path, revision: str | None = None) -> dict[str, Any]:
+def copy_tokenizer(model: Path, *, out: Path) -> dict[str, Any]:
     """Write a base model's tokenizer to `out/tokenizer/`, for continual pre-training.
 
     Args:
-        model: a local Hugging Face folder, or a name on the Hub.
+        model: its Hugging Face folder.
         out: the artifact's folder.
-        revision: of the Hub: branch, tag or commit; its main branch by default.
 
     Returns:
         Statistics: vocab_size, files.
@@ -181,15 +183,13 @@ def copy_tokenizer(model: str, *, out: Path, revision: str | None = None) -> dic
     Raises:
         ValueError: the model has no tokenizer.json, or its configuration names no EOS token.
     """
+    if not (model / FILES[0]).is_file():
+        raise ValueError(f"the model '{model}' has no tokenizer.json: convert its tokenizer to the fast format first")
     folder = out / FOLDER
     folder.mkdir(parents=True)
-    source = Path(model).expanduser()
-    for name in ("tokenizer.json", *_FILES):
-        path = source / name if source.is_dir() else _download(model, name, revision)
-        if path is not None and path.is_file():
-            shutil.copyfile(path, folder / name)
-        elif name == "tokenizer.json":
-            raise ValueError(f"the model {model!r} has no tokenizer.json: convert its tokenizer to the fast format first")
+    for name in FILES:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, folder / name)
     return {"vocab_size": load_encoder(folder).vocab_size, "files": sorted(path.name for path in folder.iterdir())}
 
 
@@ -232,13 +232,3 @@ def _special_token(folder: Path, name: str) -> str | None:
         if token is not None:
             return str(token["content"] if isinstance(token, dict) else token)
     return None
-
-
-def _download(model: str, name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(model, name, revision=revision))
-    except EntryNotFoundError:
-        return None

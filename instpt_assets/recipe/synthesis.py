@@ -45,7 +45,7 @@ class Synthesizer(Part):
     """The model tuned to write pairs, and how."""
 
     model: ModelShape | str
-    """A base model (hub name or folder) to fine-tune, or a Mistral shape to train from scratch."""
+    """A base model to fine-tune (a folder, or a hub name, best with its commit: `name@commit`), or a Mistral shape to train from scratch."""
     vocab_size: int | None = Field(default=None, ge=300)
     """Size of its own byte-level BPE; exactly when it is trained from scratch."""
     pinned_shards: tuple[str, ...] = ()

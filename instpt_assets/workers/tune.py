@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from instpt_assets.mixture.tokenizer import FILES as TOKENIZER_FILES
+from instpt_assets.mixture.tokenizer import add_markers, copy_tokenizer, train_tokenizer
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import Synthesizer
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
+from instpt_assets.training.base_models import WEIGHT_FILES
 from instpt_assets.workers.runtime import Report
-from instpt_assets.workers.training import run_training_worker, state_folder
+from instpt_assets.workers.training import base_model_folder, run_training_worker, state_folder
 
 SEED = 0
 
@@ -22,10 +25,15 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     synthesizer = Synthesizer.model_validate_json(json.dumps(spec.recipe))
     pinned = [inputs["clean_corpus", shard] for shard in synthesizer.pinned_shards]
     clean_tables = tuple(table for artifact in pinned for table in artifact.tables())
-    tokenizer = _tokenizer(synthesizer, clean_tables, out)
+    model = synthesizer.model
+    if isinstance(model, str):
+        folder = base_model_folder(spec, model, (*WEIGHT_FILES, *TOKENIZER_FILES))
+        model, tokenizer = str(folder), copy_tokenizer(folder, out=out)
+    else:
+        tokenizer = _train_tokenizer(synthesizer, clean_tables, out)
     curriculum = synthesizer.curriculum
     job = TrainingJob(
-        model=synthesizer.model,
+        model=model,
         wired_start=curriculum is not None and curriculum.wired_start,
         seed=SEED,
         tokenizer=out / "tokenizer",
@@ -44,14 +52,11 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     return {**run(job, progress), "tokenizer": tokenizer}
 
 
-def _tokenizer(synthesizer: Synthesizer, clean_tables: tuple[Path, ...], out: Path) -> dict[str, Any]:
+def _train_tokenizer(synthesizer: Synthesizer, clean_tables: tuple[Path, ...], out: Path) -> dict[str, Any]:
     from instpt_assets.corpus.tables import read_rows
-    from instpt_assets.mixture.tokenizer import add_markers, copy_tokenizer, train_tokenizer
     from instpt_assets.synthesis.prompt import MARKERS
 
-    if synthesizer.vocab_size is None:
-        assert isinstance(synthesizer.model, str), "a synthesizer from a shape has vocab_size"
-        return copy_tokenizer(synthesizer.model, out=out)
+    assert synthesizer.vocab_size is not None, "a synthesizer from a shape has vocab_size"
     texts = (row["text"] for row in read_rows(clean_tables, ["text"]))
     statistics = train_tokenizer(texts, synthesizer.vocab_size - len(MARKERS), out=out)
     add_markers(out / "tokenizer", MARKERS)

@@ -74,7 +74,7 @@ def test_markers_are_single_tokens_that_may_swallow_the_space_before_them(tmp_pa
 
 
 def test_a_local_models_tokenizer_is_copied_as_it_is(folder: Path, tmp_path: Path) -> None:
-    statistics = copy_tokenizer(str(folder), out=tmp_path)
+    statistics = copy_tokenizer(folder, out=tmp_path)
     assert statistics["vocab_size"] == load_encoder(folder).vocab_size
     assert (tmp_path / "tokenizer/tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
@@ -82,8 +82,8 @@ def test_a_local_models_tokenizer_is_copied_as_it_is(folder: Path, tmp_path: Pat
 def test_a_model_without_fast_tokenizer_or_eos_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=r"no tokenizer\.json"):
-        copy_tokenizer(str(tmp_path / "none"), out=tmp_path / "a")
-    copy_tokenizer(str(folder), out=tmp_path / "b")
+        copy_tokenizer(tmp_path / "none", out=tmp_path / "a")
+    copy_tokenizer(folder, out=tmp_path / "b")
     (tmp_path / "b/tokenizer/tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     with pytest.raises(ValueError, match="names no EOS token"):
         load_encoder(tmp_path / "b/tokenizer")

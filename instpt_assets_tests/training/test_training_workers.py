@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from instpt_assets.mixture.instructions import tokenize_instructions
@@ -18,8 +19,10 @@ from instpt_assets.recipe.execution import Execution, TrainingExecution
 from instpt_assets.recipe.synthesis import Curriculum, Layouts, Synthesizer
 from instpt_assets.recipe.training import InstructionTuning, ModelShape, Optimization, Pretraining
 from instpt_assets.store.making import find_or_make
-from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import Artifact, Store, artifact_inputs
+from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.store.store import Artifact, Store, source_input
+from instpt_assets.training.base_models import WEIGHT_FILES, find_base_model
+from instpt_assets.training.model import build_for_tokenizer
 from instpt_assets.workers import instruction_tune, pretrain, tune
 from instpt_assets.workers.runtime import Task
 from instpt_assets.workers.training import run_training_worker
@@ -42,17 +45,18 @@ class SmallStore:
             partition=partition,
             code_version=1,
             recipe=recipe or {},
-            inputs=artifact_inputs(self.made[name] for name in inputs),
+            inputs=self.inputs(inputs),
         )
         self.made[asset] = find_or_make(self.store, spec, lambda spec, inputs, out: fill(out) or {}).artifact
 
     def local(self, asset: str) -> Path:
         return self.made[asset].local()
 
-    def train(self, worker: Any, asset: str, inputs: list[str], recipe: dict[str, Any], partition: str) -> Artifact:
-        spec = Spec(
-            asset=asset, partition=partition, code_version=1, recipe=recipe, inputs=artifact_inputs(self.made[name] for name in inputs)
-        )
+    def inputs(self, assets: list[str]) -> tuple[Input, ...]:
+        return tuple(self.made[asset].manifest.as_input() for asset in assets)
+
+    def train(self, worker: Any, asset: str, inputs: list[str], recipe: dict[str, Any], partition: str, *sources: Input) -> Artifact:
+        spec = Spec(asset=asset, partition=partition, code_version=1, recipe=recipe, inputs=(*self.inputs(inputs), *sources))
         execution = Execution(num_threads=1, training=TrainingExecution(micro_batch_tokens=256))
         task = Path(self.store.url, "task.json")
         task.write_text(Task(store=self.store.url, execution=execution, jobs=(spec,)).model_dump_json())
@@ -164,3 +168,47 @@ def test_synthesizer_from_a_wired_start_knows_its_markers(small):
     markers = tokenizer.convert_tokens_to_ids(["<CON>", "</CON>", "<QUE>", "<ANS>", "</END>"])
     assert len(set(markers)) == 5 and max(markers) < model.config.vocab_size == len(tokenizer)
     assert [phase["name"] for phase in artifact.manifest.statistics["data"]["phases"]][-1] == "tuning"
+
+
+COMMITS = ("1" * 40, "2" * 40)
+STILL = Optimization(token_budget=512, batch_tokens=512, learning_rate=1e-12, weight_decay=0.0, dtype="float32")
+
+
+@pytest.fixture
+def hub(small: SmallStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with two revisions of one model, whose weights differ; `main` is the second."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--org--tiny"
+    tokenizer = small.local("tokenizer") / "tokenizer"
+    for seed, commit in enumerate(COMMITS):
+        build_for_tokenizer(SHAPE, tokenizer, seed=seed).save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMITS[1])
+    return repository / "snapshots"
+
+
+def pretrain_from(small: SmallStore, model: str, *sources: Input) -> Artifact:
+    pretraining = Pretraining(model=model, sequence_length=64, optimization=STILL)
+    inputs = ["vanilla/tokenized_mixture", "tokenizer"]
+    recipe = {"pretraining": pretraining.hashed(), "seed": "seed-0"}
+    return small.train(pretrain, "vanilla/pretrained_checkpoint", inputs, recipe, "seed-0", *sources)
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+def test_a_base_model_of_the_hub_is_trained_at_exactly_its_commit(small: SmallStore, hub: Path, commit: str) -> None:
+    found = find_base_model(f"org/tiny@{commit}", WEIGHT_FILES)
+    artifact = pretrain_from(small, found.pinned, source_input(found.url, found.digest))
+    trained, base, other = (
+        AutoModelForCausalLM.from_pretrained(folder).lm_head.weight
+        for folder in (artifact.local() / "checkpoint", hub / commit, hub / next(c for c in COMMITS if c != commit))
+    )
+    assert torch.allclose(trained, base, atol=1e-3) and not torch.allclose(trained, other, atol=1e-3)
+
+
+def test_a_base_model_that_changes_before_its_worker_starts_ends_it(small: SmallStore, hub: Path, capsys: Any) -> None:
+    folder = hub / COMMITS[0]
+    source = source_input(str(folder), find_base_model(str(folder), WEIGHT_FILES).digest)
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    with pytest.raises(SystemExit):
+        pretrain_from(small, str(folder), source)
+    assert "has changed since this was planned: materialize again" in capsys.readouterr().out
