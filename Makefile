@@ -4,15 +4,16 @@
 # make test         set up and pass the tests
 # make check        lint, format, types
 # make acceptance   what takes long: kill and fault series, large backfills, benchmarks
+# make clean-store  remove what killed processes left in the store DAYS (7) ago or earlier
 # Environment: INSTPT_RECIPE, INSTPT_EXECUTION, INSTPT_STORE, DAGSTER_HOME, INSTPT_EXTRA (README.md).
 
 HOST ?= 127.0.0.1
 PORT ?= 3000
-export SELECT SHARDS
+export SELECT SHARDS DAYS
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: demo materialize ui test check acceptance setup clean
+.PHONY: demo materialize ui test check acceptance clean-store setup clean
 
 demo: setup
 	INSTPT_RECIPE=demo python -m instpt_assets.defs.materialize
@@ -33,6 +34,9 @@ check: setup
 
 acceptance: setup
 	python -m pytest -m slow --timeout=3600 --durations=0 -rpfEs
+
+clean-store: setup
+	python -m instpt_assets.defs.clean_store $${DAYS:+--days "$$DAYS"}
 
 setup:
 	@deploy/setup.sh

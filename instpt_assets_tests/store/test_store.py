@@ -1,7 +1,6 @@
 """The store on disk and on an S3 server: commits, reads, races, damage."""
 
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,22 +14,6 @@ from instpt_assets.store.store import CommitConflict, Store, StoreError
 
 def spec(recipe: dict[str, object] | None = None, *inputs: Input) -> Spec:
     return Spec(asset="corpus/raw", partition="a--0", code_version=1, recipe=recipe or {"x": 1}, inputs=inputs)
-
-
-@pytest.fixture(params=["disk", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    if request.param == "disk":
-        return Store(str(tmp_path / "store"))
-    request.getfixturevalue("s3")
-    monkeypatch.setenv("INSTPT_CACHE", str(tmp_path / "cache"))
-    import boto3
-
-    bucket = f"bucket-{os.urandom(4).hex()}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    return Store(f"s3://{bucket}/prefix")
 
 
 def write(store: Store, wanted: Spec, text: str = "hello", **statistics: object) -> None:
