@@ -1,8 +1,7 @@
 """Documentation of what is installed beside this Python as documents: the source `pydoc://<set>`.
 
 Sets: `topics` (the language reference that `help()` shows), `stdlib` (the standard library's docstrings), or the name of an installed
-top-level package. Sources are read, never imported. The query: `include` and `exclude` (dotted prefixes of public names, separated by
-commas), `shards` (how many; not used here).
+top-level package. Sources are read, never imported. `recipe.documentation` has the form of the URL; `shards` of its query is not used here.
 """
 
 import ast
@@ -18,13 +17,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 from instpt_assets.corpus.docstrings import Docstring, Parameter, read_docstring, split_default
 from instpt_assets.corpus.modules import Found, Kind, module_files
 from instpt_assets.corpus.packages import Package
+from instpt_assets.recipe.documentation import DocumentationUrl, package_root
 
-__all__ = ["DocumentationUrl", "DocumentedObject", "Parameter", "documentation_digest", "read_documentation"]
+__all__ = ["DocumentedObject", "Parameter", "documentation_digest", "read_documentation"]
 
 MIN_PROSE = 100
 """Characters of prose from which an object is a document."""
@@ -51,43 +50,6 @@ class DocumentedObject:
         """Title and prose: a document of `raw_corpus`."""
         title = self.name.replace("_", " ").replace("-", " ").capitalize() if self.kind == "topic" else self.name
         return f"{title}{self.signature}\n\n{self.prose}"
-
-
-@dataclass(frozen=True)
-class DocumentationUrl:
-    """A parsed `pydoc://<set>?include=…&exclude=…&shards=…`."""
-
-    set: str
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    num_shards: int
-
-    @classmethod
-    def parse(cls, url: str) -> "DocumentationUrl":
-        """Parse and check the URL.
-
-        Raises:
-            ValueError: it is no `pydoc://` URL, has an unknown query field, or `shards` is no positive number.
-        """
-        parts = urlsplit(url)
-        query = parse_qs(parts.query, keep_blank_values=True)
-        unknown = sorted(set(query) - {"include", "exclude", "shards"})
-        if parts.scheme != "pydoc" or not parts.netloc or parts.path.strip("/") or unknown:
-            wrong = f"unknown query field {', '.join(unknown)}" if unknown else "write pydoc://<set>?include=…&exclude=…&shards=…"
-            raise ValueError(f"source '{url}': {wrong}")
-        shards = query.get("shards", ["1"])[-1]
-        if not shards.isdecimal() or int(shards) < 1:
-            raise ValueError(f"source '{url}': shards is '{shards}', not a positive number")
-        include, exclude = (tuple(sorted(p for v in query.get(k, []) for p in v.split(",") if p)) for k in ("include", "exclude"))
-        return cls(parts.netloc, include, exclude, int(shards))
-
-    def selects(self, name: str) -> bool:
-        """Whether an object of that name is asked for; in `stdlib` and elsewhere a prefix ends at a dot."""
-
-        def under(prefixes: tuple[str, ...]) -> bool:
-            return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
-
-        return (not self.include or under(self.include)) and not under(self.exclude)
 
 
 def read_documentation(url: str) -> Iterator[DocumentedObject]:
@@ -144,7 +106,7 @@ def _package(name: str) -> Iterator[DocumentedObject]:
         tops = sorted(top for top in sys.stdlib_module_names if not top.startswith("_") and top not in _NO_LIBRARY)
         roots = {top: folder / top if (folder / top).is_dir() else folder / f"{top}.py" for top in tops}
     else:
-        roots = {name: _root(name)}
+        roots = {name: package_root(name)}
     files: dict[str, Path] = {}
     for top, root in roots.items():
         if root.exists():
@@ -198,25 +160,10 @@ def _stated_defaults(signature: str) -> dict[str, str]:
 @lru_cache
 def _version(name: str) -> str:
     """Distribution and version of an installed package; of one without a distribution a digest of its sources."""
-    root = _root(name)
+    root = package_root(name)
     with suppress(PackageNotFoundError):
         return f"{name} {version(name)}"
     if distributions := sorted(set(packages_distributions().get(name, ()))):
         return " ".join(f"{distribution} {version(distribution)}" for distribution in distributions)
     sources = b"".join(path.read_bytes() for path in module_files(root, name).values())
     return f"{name} {hashlib.sha256(sources).hexdigest()}"
-
-
-def _root(name: str) -> Path:
-    """Folder or file of an installed top-level package, found without executing it.
-
-    Raises:
-        ValueError: it is not installed, or has no Python source.
-    """
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is not None and spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    if spec is not None and spec.origin and spec.origin.endswith(".py"):
-        return Path(spec.origin)
-    installed = sorted(top for top in packages_distributions() if not top.startswith("_") and top.isidentifier())
-    raise ValueError(f"pydoc://{name}: no such documentation; sets: topics, stdlib, or an installed package: {', '.join(installed)}")

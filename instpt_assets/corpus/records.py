@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from instpt_assets.corpus.documentation import DocumentationUrl, read_documentation
+from instpt_assets.corpus.documentation import read_documentation
 from instpt_assets.corpus.normalizing import replace_surrogates
 from instpt_assets.corpus.shards import Shard, SourceError
 from instpt_assets.recipe.corpora import Corpus
+from instpt_assets.recipe.documentation import DocumentationUrl
 
 MAX_REJECTED_CHARACTERS = 10_000
 """A rejected record is kept up to this length."""

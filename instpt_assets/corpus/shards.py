@@ -11,8 +11,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from instpt_assets.corpus.documentation import DocumentationUrl, documentation_digest
+from instpt_assets.corpus.documentation import documentation_digest
 from instpt_assets.recipe.corpora import Corpus, Format
+from instpt_assets.recipe.documentation import DocumentationUrl
 
 _ENDINGS: dict[str, Format] = {
     ".jsonl.zst": "jsonl.zst",
@@ -60,12 +61,8 @@ def list_shards(name: str, corpus: Corpus) -> list[Shard]:
         SourceError: the source matches nothing, is wrong or cannot be reached, a file's format cannot be told, or two files have one key.
     """
     if corpus.source.startswith("pydoc://"):
-        try:
-            url = DocumentationUrl.parse(corpus.source)
-            documentation_digest(corpus.source)
-        except ValueError as error:
-            raise SourceError(f"corpus '{name}': {error}") from None
-        return [Shard(f"{name}--{i:04d}", name, f"{corpus.source}#{i:04d}", None) for i in range(url.num_shards)]
+        num_shards = DocumentationUrl.parse(corpus.source).num_shards
+        return [Shard(f"{name}--{i:04d}", name, f"{corpus.source}#{i:04d}", None) for i in range(num_shards)]
     shards: dict[str, Shard] = {}
     try:
         for file in _files(corpus.source, corpus.format):

@@ -35,7 +35,7 @@ class Arm(Part):
 
     mixture: tuple[Component, ...] = Field(min_length=1)
     """What it is pre-trained on."""
-    shards: tuple[str, ...] | None = None
+    shards: tuple[str, ...] | None = Field(default=None, min_length=1)
     """The shards that it takes; by default all that are registered."""
     allow_missing_shards: bool = False
     """Go on without registered shards that are not materialized yet (they are listed); else stop."""

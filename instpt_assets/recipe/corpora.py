@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.documentation import Source
 
 Format = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "txt"]
 
@@ -12,7 +13,7 @@ Format = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "txt"]
 class Corpus(Part):
     """One corpus: every file behind `source` is a shard."""
 
-    source: str = Field(min_length=1)
+    source: Source
     """A file, a folder, a glob, `s3://…`, `hf://…`, or `pydoc://<set>` (documentation installed beside this Python; query: `include`, `exclude`: dotted module prefixes, comma-separated; `shards`: how many)."""
     format: Format | None = None
     """Format of the files; by default told by each file's ending."""

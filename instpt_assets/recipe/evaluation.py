@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.documentation import Documentation
 
 
 class HarnessTask(Part):
@@ -23,7 +24,7 @@ class Evaluation(Part):
 
     harness_tasks: tuple[HarnessTask, ...] = ()
     """Tasks that lm-eval ships (they fetch their data sets from the hub)."""
-    held_out: str | None = None
+    held_out: Documentation | None = None
     """`pydoc://…` with held-out documentation: multiple choice and completion tasks are built from it by rules, and bits per byte is measured on it."""
     num_examples: int = Field(default=200, ge=1)
     """Examples a task built from `held_out`."""
@@ -36,4 +37,7 @@ class Evaluation(Part):
     def _something(self) -> Self:
         if not self.harness_tasks and self.held_out is None:
             raise ValueError("name harness_tasks, or held_out documentation")
+        names = [task.task for task in self.harness_tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"harness_tasks name a task twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
         return self

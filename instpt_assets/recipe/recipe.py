@@ -67,7 +67,7 @@ class Recipe(Part):
                 problems.append(f"arms.{name}: component 'tuning' needs the section tuning")
             if arm.uses("general") and self.general_instructions is None:
                 problems.append(f"arms.{name}: component 'general' needs the section general_instructions")
-            problems += self._unknown_corpora(f"arms.{name}.shards", arm.shards or ())
+            problems += self._wrong_shards(f"arms.{name}.shards", arm.shards or ())
         both = sorted(set(self.arms) & set(self.pair_sets))
         if both:
             problems.append(f"arms and pair_sets share the name {_names(both)}: asset keys would clash")
@@ -76,14 +76,14 @@ class Recipe(Part):
         if self.synthesizer is not None:
             if self.tuning is None:
                 problems.append("synthesizer needs the section tuning")
-            problems += self._unknown_corpora("synthesizer.pinned_shards", self.synthesizer.pinned_shards)
+            problems += self._wrong_shards("synthesizer.pinned_shards", self.synthesizer.pinned_shards)
             shape = self.synthesizer.model
             for name, pair_set in self.pair_sets.items():
                 if isinstance(shape, ModelShape) and pair_set.max_model_len > shape.max_position_embeddings:
                     problems.append(
                         f"pair_sets.{name}.max_model_len {pair_set.max_model_len} exceeds the synthesizer's max_position_embeddings {shape.max_position_embeddings}"
                     )
-        problems += self._unknown_corpora("tokenizer.pinned_shards", self.tokenizer.pinned_shards)
+        problems += self._wrong_shards("tokenizer.pinned_shards", self.tokenizer.pinned_shards)
         model = self.pretraining.model
         for part, section in (
             ("pretraining", self.pretraining),
@@ -109,12 +109,12 @@ class Recipe(Part):
             raise ValueError("\n".join(problems))
         return self
 
-    def _unknown_corpora(self, field: str, shards: tuple[str, ...]) -> list[str]:
+    def _wrong_shards(self, field: str, shards: tuple[str, ...]) -> list[str]:
         return [
             f"{field}: '{shard}' names no corpus of the recipe (shards are <corpus>--<shard>; corpora: {_names(self.corpora)})"
             for shard in shards
             if shard.split("--")[0] not in self.corpora or "--" not in shard
-        ]
+        ] + [f"{field}: '{shard}' stands there twice" for shard in sorted({shard for shard in shards if shards.count(shard) > 1})]
 
     @property
     def seeds(self) -> tuple[str, ...]:

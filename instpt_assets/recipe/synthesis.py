@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.documentation import Source
 from instpt_assets.recipe.training import ModelShape, Optimization
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -13,7 +14,7 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 class TuningSource(Part):
     """One task set for tuning: contexts with instruction-response pairs."""
 
-    source: str = Field(min_length=1)
+    source: Source
     """JSON Lines (plain, .gz, .zst) with `context` and `pairs` [{question, answer, options, rationale}], or `pydoc://…` from which pairs with known answers are derived by rules."""
     max_examples: int = Field(default=10_000, ge=1)
     """At most so many contexts; those with the most pairs stay (PAPER.md section 1)."""
@@ -41,6 +42,17 @@ class Curriculum(Part):
     """Training tokens of rote tasks (what comes after, cloze) and rule-made questions on short passages."""
 
 
+def wired_start_problem(shape: ModelShape) -> str | None:
+    """What keeps a model of that shape from holding the induction circuit; None if nothing does."""
+    if shape.num_layers < 2:
+        return "model.num_layers: a wired start needs two layers or more: one finds the previous tokens, one matches and copies"
+    if shape.num_kv_heads not in (None, shape.num_heads):
+        return "model.num_kv_heads: a wired start needs as many as num_heads"
+    if not shape.tie_word_embeddings:
+        return "model.tie_word_embeddings: a wired start needs true: what is copied is an embedding, and must predict its own token"
+    return None
+
+
 class Synthesizer(Part):
     """The model tuned to write pairs, and how."""
 
@@ -66,6 +78,22 @@ class Synthesizer(Part):
             raise ValueError("curriculum and pinned_shards are for a model from scratch; a base model has learned already")
         if scratch and not self.pinned_shards:
             raise ValueError("pinned_shards must name the shards that a synthesizer from scratch learns its tokenizer from")
+        return self
+
+    @model_validator(mode="after")
+    def _curriculum(self) -> Self:
+        if self.curriculum is None:
+            return self
+        before, optimization = self.curriculum.span_copy_tokens + self.curriculum.rote_tokens, self.optimization
+        if before + self.sequence_length > optimization.num_steps * optimization.batch_tokens:
+            raise ValueError(
+                f"optimization.token_budget {optimization.token_budget} leaves nothing for the tuning data behind the curriculum's {before} "
+                "tokens: raise it, or lower curriculum.span_copy_tokens or rote_tokens"
+            )
+        if self.curriculum.wired_start and isinstance(self.model, ModelShape):
+            problem = wired_start_problem(self.model)
+            if problem is not None:
+                raise ValueError(f"{problem} (or set curriculum.wired_start: false)")
         return self
 
 

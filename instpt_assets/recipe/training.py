@@ -83,7 +83,7 @@ class TokenizerRecipe(Part):
     pinned_shards: tuple[str, ...] = ()
     """… of `clean_corpus`; a new shard changes nothing."""
     model: str | None = None
-    """Or take the tokenizer of this model (hub name or folder), for continual pre-training."""
+    """Or take the tokenizer of this model, for continual pre-training: a folder, or a hub name, best with its commit (`name@commit`)."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -98,7 +98,7 @@ class Pretraining(Part):
     """What all arms share: the model and its training; so their token budgets are equal."""
 
     model: ModelShape | str
-    """A shape to train from scratch, or a base model (hub name or folder) to continue from."""
+    """A shape to train from scratch, or a base model to continue from: a folder, or a hub name, best with its commit (`name@commit`)."""
     sequence_length: int = Field(default=2048, ge=64)
     """Tokens a packed training sequence."""
     optimization: Optimization

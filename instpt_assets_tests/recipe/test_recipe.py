@@ -62,6 +62,29 @@ def demo_with(path: Path, **changes: Any) -> Path:
         ({"pretraining__checkpoint_steps": [1_000_000]}, "checkpoint_steps [1000000] must ascend and end before the last step"),
         ({"pretraining__checkpoint_steps": [0]}, "pretraining.checkpoint_steps.0: Input should be greater than 0"),
         ({"synthesizer": None}, "pair_sets need the section synthesizer"),
+        ({"evaluation__held_out": "numpy"}, "evaluation.held_out: source 'numpy': write pydoc://<set>?include=…"),
+        (
+            {"evaluation__held_out": "pydoc://numpy?includes=numpy.ma"},
+            "evaluation.held_out: source 'pydoc://numpy?includes=numpy.ma': unknown",
+        ),
+        ({"evaluation__held_out": "pydoc://nunpy"}, "evaluation.held_out: pydoc://nunpy: no such documentation here; sets: topics, stdlib"),
+        ({"corpora__numpy": {"source": "pydoc://numpy?shards=0"}}, "corpora.numpy.source: source 'pydoc://numpy?shards=0': shards is '0'"),
+        (
+            {"tuning__sources__pandas": {"source": "pydoc://panda"}},
+            "tuning.sources.pandas.source: pydoc://panda: no such documentation here",
+        ),
+        ({"evaluation__harness_tasks": [{"task": "piqa"}, {"task": "piqa"}]}, "evaluation: harness_tasks name a task twice: piqa"),
+        ({"synthesizer__model__num_layers": 1}, "synthesizer: model.num_layers: a wired start needs two layers"),
+        ({"synthesizer__model__num_kv_heads": 1}, "synthesizer: model.num_kv_heads: a wired start needs as many as num_heads"),
+        ({"synthesizer__model__tie_word_embeddings": False}, "synthesizer: model.tie_word_embeddings: a wired start needs true"),
+        ({"synthesizer__curriculum__rote_tokens": 2_000_000}, "leaves nothing for the tuning data behind the curriculum's"),
+        ({"synthesizer__sequence_length": 2048}, "synthesizer.sequence_length 2048 exceeds the model's max_position_embeddings"),
+        (
+            {"pair_sets__synthesized__max_model_len": 4096},
+            "pair_sets.synthesized.max_model_len 4096 exceeds the synthesizer's max_position_embeddings",
+        ),
+        ({"tokenizer__pinned_shards": ["numpy--0000", "numpy--0000"]}, "tokenizer.pinned_shards: 'numpy--0000' stands there twice"),
+        ({"arms__vanilla__shards": []}, "arms.vanilla.shards: Tuple should have at least 1 item"),
         ({"name": "Not a name"}, "name: String should match pattern"),
     ],
 )
@@ -78,6 +101,11 @@ def test_checkpoint_steps_are_hashed_where_there_are_any(tmp_path: Path) -> None
     assert some == {**without, "checkpoint_steps": [1, 2]}
     none = load_recipe(str(demo_with(tmp_path, pretraining__checkpoint_steps=[]))).pretraining.hashed()
     assert none == without and "checkpoint_steps" not in none
+
+
+def test_without_a_wired_start_any_shape_will_do(tmp_path: Path) -> None:
+    changes = {"synthesizer__model__num_layers": 1, "synthesizer__curriculum__wired_start": False}
+    assert load_recipe(str(demo_with(tmp_path, **changes))).synthesizer is not None
 
 
 def test_a_recipe_that_does_not_exist_names_the_bundled_ones() -> None:
