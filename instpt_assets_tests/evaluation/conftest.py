@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hugging Face folder: hidden 32, one layer, window 128; the markers are special tokens, and `<s>` is not put in front by itself."""
+    """Hugging Face folder: hidden 64 (vLLM on the CPU knows no heads of 16), one layer, window 128; the markers are special tokens, and `<s>` is not put in front by itself."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
@@ -26,7 +26,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=len(wrapped),
-        hidden_size=32,
+        hidden_size=64,
         num_hidden_layers=1,
         num_attention_heads=2,
         num_key_value_heads=2,
