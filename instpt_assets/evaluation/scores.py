@@ -1,5 +1,6 @@
 """The score tables: one row a checkpoint, task and metric (`data-00000.parquet`), one a scored example (`examples.parquet`)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class CheckpointScores:
 
 
 def write_scores(found: Sequence[tuple[str, int | None, CheckpointScores]], *, arm: str, seed: int, out: Path) -> int:
-    """Write both tables of one arm and seed.
+    """Write both tables of one arm and seed; scores without a value (`not_finite`) have no row.
 
     Args:
         found: `<pretrained|instruction_tuned>_checkpoint/<folder>`, step (None if unknown) and scores of each checkpoint.
@@ -91,11 +92,26 @@ def write_scores(found: Sequence[tuple[str, int | None, CheckpointScores]], *, a
         Rows of the main table.
     """
     rows = [
-        {"arm": arm, "seed": seed, "checkpoint": checkpoint, "step": step, **asdict(score)}
+        {"arm": arm, "seed": seed, "checkpoint": checkpoint, "step": step, **asdict(score), "stderr": _known(score.stderr)}
         for checkpoint, step, result in found
         for score in result.scores
+        if math.isfinite(score.value)
     ]
     examples = [{"checkpoint": checkpoint, **asdict(example)} for checkpoint, _, result in found for example in result.examples]
     pl.DataFrame(rows, schema=SCORE_SCHEMA, orient="row").write_parquet(out / "data-00000.parquet", compression="zstd")
     pl.DataFrame(examples, schema=EXAMPLE_SCHEMA, orient="row").write_parquet(out / "examples.parquet", compression="zstd")
     return len(rows)
+
+
+def not_finite(found: Sequence[tuple[str, int | None, CheckpointScores]]) -> dict[str, str]:
+    """Scores that are no number or infinite (a model that gives NaN, a perplexity too large), by checkpoint, task and metric."""
+    return {
+        f"{checkpoint}: {score.task}/{score.metric}": str(score.value)
+        for checkpoint, _, result in found
+        for score in result.scores
+        if not math.isfinite(score.value)
+    }
+
+
+def _known(stderr: float | None) -> float | None:
+    return stderr if stderr is not None and math.isfinite(stderr) else None

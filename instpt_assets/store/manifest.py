@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -78,6 +79,7 @@ class Manifest(_Frozen):
     inputs: tuple[Input, ...]
     files: tuple[File, ...]
     statistics: dict[str, Any]
+    """What was counted and measured; null where a number is not finite."""
     versions: dict[str, str]
 
     def as_input(self) -> Input:
@@ -92,6 +94,15 @@ LOGS = "logs/"
 def digest_files(files: Iterable[File]) -> str:
     """64 hexadecimal digits over the names and contents of `files`, logs left out."""
     return _sha256(canonical_json(sorted([f.name, f.sha256] for f in files if not f.name.startswith(LOGS))))
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with null for each number that JSON does not have (NaN and the infinities): no statistic is worth the work that it is about."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def canonical_json(value: object) -> str:

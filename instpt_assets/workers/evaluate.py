@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instpt_assets.evaluation.harness import PreparedTasks, evaluate_checkpoint, prepare
-from instpt_assets.evaluation.scores import write_scores
+from instpt_assets.evaluation.scores import not_finite, write_scores
 from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.store.making import Inputs
@@ -19,7 +19,7 @@ from instpt_assets.workers.runtime import Report, run_worker
 
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
-    """Score every checkpoint of the artifact, the intermediate ones in order, then the last."""
+    """Score every checkpoint of the artifact, the intermediate ones in order, then the last; what has no finite value is listed as `left_out`."""
     tasks = _prepared(json.dumps(spec.recipe, sort_keys=True))  # before torch: it sets what libraries read when they are imported
 
     import torch
@@ -39,12 +39,13 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
         scores = evaluate_checkpoint(folder / name, tasks, batch_size=batch_size, device=execution.device, progress=tell)
         found.append((f"{trained}/{name}", step, scores))
     rows = write_scores(found, arm=arm, seed=int(spec.partition.removeprefix("seed-")), out=out)
-    last = found[-1][2]
+    last, left_out = found[-1][2], not_finite(found)
     return {
         "num_rows": rows,
         "checkpoints": len(found),
         "examples": sum(len(scores.examples) for _, _, scores in found),
         "scores": {f"{score.task}/{score.metric}": round(score.value, 4) for score in last.scores},
+        **({"left_out": left_out} if left_out else {}),
     }
 
 

@@ -1,5 +1,6 @@
 """The report from score tables made by hand."""
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -7,7 +8,7 @@ import pytest
 
 from instpt_assets.evaluation.comparison import compare
 from instpt_assets.evaluation.report import COMPARISON_SCHEMA, build_report
-from instpt_assets.evaluation.scores import CheckpointScores, Example, Score, write_scores
+from instpt_assets.evaluation.scores import CheckpointScores, Example, Score, not_finite, write_scores
 
 
 def _tables(folder: Path, *, version: str = "v1") -> list[Path]:
@@ -45,6 +46,28 @@ def test_rows_hold_means_over_seeds_of_last_checkpoints_and_differences_to_the_f
     # No errors over examples: the seeds' alone, sqrt(0.005 / 2) each
     assert rows["instruct", "bits_per_byte"].stderr == pytest.approx(0.05)
     assert rows["instruct", "bits_per_byte"].difference == pytest.approx(-0.2)
+
+
+def test_scores_without_a_value_are_left_out_and_listed(tmp_path: Path) -> None:
+    tables = {}
+    for arm in ("vanilla", "instruct"):
+        scores = (
+            Score("quiz", "acc", 0.5, math.nan, 0, 1, "v1", "lm-eval"),
+            Score("text", "perplexity", math.inf if arm == "vanilla" else 9.0, None, 0, 1, "v1", "lm-eval"),
+            Score("text", "f1", math.nan, math.nan, 0, 1, "v1", "lm-eval"),
+        )
+        found = [("pretrained_checkpoint/checkpoint", 9, CheckpointScores(scores, (Example("quiz", "0", "acc", "q", "t", "a", 0.5),)))]
+        (tmp_path / arm).mkdir()
+        assert write_scores(found, arm=arm, seed=0, out=tmp_path / arm) == (1 if arm == "vanilla" else 2)
+        left_out = {"pretrained_checkpoint/checkpoint: text/f1": "nan"}
+        assert not_finite(found) == left_out | ({"pretrained_checkpoint/checkpoint: text/perplexity": "inf"} if arm == "vanilla" else {})
+        tables[arm] = tmp_path / arm / "data-00000.parquet"
+    assert pl.read_parquet(tables["vanilla"])["stderr"].to_list() == [None]
+    rows = {(r.arm, r.metric): r for r in compare(tables.values(), ["vanilla", "instruct"])}
+    assert rows.keys() == {("vanilla", "acc"), ("instruct", "acc"), ("instruct", "perplexity")}
+    assert rows["instruct", "acc"].difference == 0 and rows["instruct", "perplexity"].difference is None
+    (tmp_path / "report").mkdir()
+    assert build_report([*tables.values()], arms=["vanilla", "instruct"], out=tmp_path / "report")["num_rows"] == 3
 
 
 def test_the_report_shows_one_metric_a_task_and_marks_what_is_better(tmp_path: Path) -> None:

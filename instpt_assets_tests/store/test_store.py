@@ -1,6 +1,7 @@
 """The store on disk and on an S3 server: commits, reads, races, damage."""
 
 import json
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,13 @@ def test_committed_artifact_is_found_and_read_back(store: Store) -> None:
     assert (artifact.local() / "checkpoint" / "model.txt").read_text() == "hello"
     assert artifact.manifest.statistics == {"num_rows": 3}
     assert {file.name for file in artifact.manifest.files} == {"checkpoint/model.txt", "logs/times.txt"}
+
+
+def test_a_number_that_json_lacks_is_null_and_costs_no_work(store: Store) -> None:
+    write(store, spec(), perplexity=math.inf, scores={"acc": math.nan, "shots": [0, -math.inf]}, loss=1.5)
+    artifact = store.find(spec())
+    assert artifact is not None
+    assert artifact.manifest.statistics == {"perplexity": None, "scores": {"acc": None, "shots": [0, None]}, "loss": 1.5}
 
 
 def test_a_failed_writer_leaves_nothing(store: Store) -> None:
