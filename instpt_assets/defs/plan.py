@@ -133,7 +133,7 @@ class Plan:
         missing = [key for key in wanted if self.store.current(self.recipe.name, "tokenized_raw", key) is None]
         if missing and not self.recipe.arms[arm].allow_missing_shards:
             raise NotMaterialized(
-                f"{arm}: {len(missing)} of {len(wanted)} shards are not tokenized yet ({', '.join(missing[:5])}…): "
+                f"{arm}: {len(missing)} of {len(wanted)} shards are not tokenized yet ({', '.join(missing[:5])}{', …' * (len(missing) > 5)}): "
                 "materialize them, pin the arm's shards, or set allow_missing_shards"
             )
         if len(missing) == len(wanted):

@@ -1,0 +1,69 @@
+"""`make materialize` over some shards: what can be made of them is made, and what waits for others is named."""
+
+from pathlib import Path
+
+import pytest
+from light_project import LightProject
+
+from instpt_assets.defs.materialize import materialize_recipe
+
+VANILLA = {"mixture": [{"component": "corpus"}]}
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> LightProject:
+    return LightProject(tmp_path, shards="abc", arms={"vanilla": VANILLA, "only_b": {**VANILLA, "shards": ["notes--b", "notes--c"]}})
+
+
+def made(light: LightProject) -> dict[str, set[str]]:
+    """The shards with a current artifact, by asset."""
+    plan = light.project.plan()
+    assets = ("raw_corpus", "clean_corpus", "tokenized_raw")
+    return {asset: {key[-1] for key in plan.registered_shards if plan.is_current(asset, key)} for asset in assets}
+
+
+def test_some_shards_are_made_as_far_as_they_go(light: LightProject, capsys: pytest.CaptureFixture[str]) -> None:
+    assert materialize_recipe(light.project, light.instance, "", ["notes--b"])
+    # The tokenizer learns from a.
+    assert made(light) == {"raw_corpus": {"a", "b"}, "clean_corpus": {"a", "b"}, "tokenized_raw": {"b"}}
+    output = capsys.readouterr().out
+    assert "Not made, for want of other shards than SHARDS names: only_b, vanilla, comparison_report\n" in output
+    assert "  vanilla: 2 of 3 shards are not tokenized yet (notes--a, notes--c): " in output
+    assert "  only_b: 1 of 2 shards are not tokenized yet (notes--c): " in output
+    assert light.project.store.current("light", "vanilla/tokenized_mixture", "seed-0") is None
+
+
+def test_a_selected_arm_without_its_shards_is_a_failure(light: LightProject, capsys: pytest.CaptureFixture[str]) -> None:
+    assert materialize_recipe(light.project, light.instance, "", ["notes--b"])
+    assert not materialize_recipe(light.project, light.instance, 'key:"only_b/tokenized_mixture"', ["notes--b"])
+    assert "tokenized_mixtures failed: only_b/tokenized_mixture/seed-0: only_b: 1 of 2 shards" in capsys.readouterr().err
+
+
+def test_an_arm_whose_shards_are_there_is_made(
+    light: LightProject, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def execute(definitions: object, instance: object, step: object) -> bool:
+        ran.append({key.to_user_string() for key in step.assets})  # type: ignore[attr-defined]
+        return True
+
+    assert materialize_recipe(light.project, light.instance, "", ["notes--b"])
+    assert materialize_recipe(light.project, light.instance, 'key:"raw_corpus" or key:"tokenized_raw"', ["notes--b"])
+    assert materialize_recipe(light.project, light.instance, "group:corpus", ["notes--c"])
+    assert materialize_recipe(light.project, light.instance, 'key:"tokenized_raw"', ["notes--c"])
+    monkeypatch.setattr("instpt_assets.defs.materialize.execute", execute)
+    assert materialize_recipe(light.project, light.instance, "", ["notes--b"])
+    assert {"only_b/tokenized_mixture", "only_b/pretrained_checkpoint", "only_b/eval_scores"} == ran[-1]
+    assert "SHARDS names: vanilla, comparison_report\n" in capsys.readouterr().out
+
+
+def test_pins_that_lie_nowhere_are_named_before_anything_is_made(tmp_path: Path) -> None:
+    tokenizer = {"vocab_size": 400, "pinned_shards": ["notes--x"]}
+    light = LightProject(tmp_path, shards="ab", tokenizer=tokenizer, arms={"some": {**VANILLA, "shards": ["notes--y"]}})
+    with pytest.raises(ValueError, match=r"tokenizer\.pinned_shards: not registered: notes--x \(registered: notes--a, notes--b\)"):
+        materialize_recipe(light.project, light.instance, "", [])
+    with pytest.raises(ValueError, match=r"arms\.some\.shards: not registered: notes--y"):
+        materialize_recipe(light.project, light.instance, "group:some", [])
+    assert made(light)["raw_corpus"] == set()
+    assert materialize_recipe(light.project, light.instance, "group:corpus", ["notes--a"])
