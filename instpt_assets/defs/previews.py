@@ -1,31 +1,24 @@
 """What a person sees of an artifact in the UI: counts, throughput, identity, and a readable preview or a plot."""
 
 import base64
-import json
-import re
+import io
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
 
+from instpt_assets.store.preview import LINE_BREAK
 from instpt_assets.store.store import Artifact
 
-PREVIEW_ROWS = 3
-PREVIEW_CHARACTERS = 300
 PLOT_BYTES = 100_000
-"""Larger pictures stay in the store: events are kept in a database."""
-LINE_BREAK = " ↵ "
-"""In a cell of a table: the UI shows no HTML, so `<br>` would glue lines together."""
+"""Events are kept in a database: what is larger is shown in fewer colours, or where it lies."""
 
 
 def describe(artifact: Artifact, reused: bool) -> dict[str, Any]:
     """Metadata of a materialization, in the order in which the UI shows it: what a person reads, then counts, then what is nested or technical."""
     manifest = artifact.manifest
     metadata: dict[str, Any] = dict(_pages(artifact))
-    tables = sorted(name for name in artifact.names if name.startswith("data-") and name.endswith(".parquet"))
-    if "preview" not in metadata and tables:
-        metadata["preview"] = dg.MetadataValue.md(preview_table(artifact.file(tables[0])))
     metadata["reused"] = reused
     statistics = dict(manifest.statistics)
     rows = statistics.pop("num_rows", None)
@@ -38,19 +31,6 @@ def describe(artifact: Artifact, reused: bool) -> dict[str, Any]:
     return {**metadata, **plain, "identity": manifest.identity, "path": dg.MetadataValue.path(artifact.root), **nested}
 
 
-def preview_table(path: Path, num_rows: int = PREVIEW_ROWS) -> str:
-    """The first rows of a Parquet file as a Markdown table, one line a column, long values cut."""
-    import polars as pl
-
-    rows = pl.read_parquet(path, n_rows=num_rows).to_dicts()
-    if not rows:
-        return "no rows"
-    head = "| | " + " | ".join(f"row {number}" for number in range(len(rows))) + " |"
-    lines = [head, "|" + "---|" * (len(rows) + 1)]
-    lines += [f"| **{name}** | " + " | ".join(_cell(row[name]) for row in rows) + " |" for name in rows[0]]
-    return "\n".join(lines)
-
-
 def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
     """Markdown files and plots at the top of an artifact (or among its logs), as Markdown."""
     pages = {}
@@ -61,14 +41,20 @@ def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
         if path.suffix == ".md":
             text = artifact.file(file.name).read_text(encoding="utf-8").replace("<br>", LINE_BREAK)
             pages["preview" if "preview" not in pages else path.stem] = dg.MetadataValue.md(text)
-        elif path.suffix == ".png" and file.bytes <= PLOT_BYTES:
-            picture = base64.b64encode(artifact.file(file.name).read_bytes()).decode()
-            pages[f"{path.stem}_plot"] = dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{picture})")
+        elif path.suffix == ".png":
+            picture = _picture(artifact.file(file.name).read_bytes())
+            shown = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+            too_large = f"too large to show here ({len(picture) / 1e3:.0f} kB): `{artifact.root}/{file.path}`"
+            pages[f"{path.stem}_plot"] = dg.MetadataValue.md(f"![{path.stem}]({shown})" if len(picture) <= PLOT_BYTES else too_large)
     return pages
 
 
-def _cell(value: object) -> str:
-    """The value as it is in a cell of a table: neither Markdown nor HTML."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = text[:PREVIEW_CHARACTERS] + ("…" if len(text) > PREVIEW_CHARACTERS else "")
-    return re.sub(r"\s*\n\s*", LINE_BREAK, text.translate({ord(sign): f"&#{ord(sign)};" for sign in "&<>|*_`#[]\\~$"}))
+def _picture(png: bytes) -> bytes:
+    """The picture as PNG, in 64 colours if it is large."""
+    if len(png) <= PLOT_BYTES:
+        return png
+    from PIL import Image
+
+    smaller = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(64).save(smaller, "png", optimize=True)
+    return smaller.getvalue()

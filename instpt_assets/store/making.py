@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from instpt_assets.store.manifest import Spec
+from instpt_assets.store.preview import write_preview
 from instpt_assets.store.store import Artifact, Draft, Store, StoreError, resolve
 
 Inputs = Mapping[tuple[str, str], Artifact]
@@ -44,8 +45,9 @@ def find_or_make(store: Store, spec: Spec, build: Build) -> Made:
 
 
 def finish(draft: Draft, seconds: float) -> None:
-    """Add what every artifact's statistics hold: `num_rows` of its main table, and `seconds` that it took."""
+    """Add what every artifact has: in its statistics `num_rows` of its main table and `seconds` that it took, and a preview of the table."""
     tables = list(draft.folder.glob("data-*.parquet"))
     if tables:
         draft.statistics["num_rows"] = sum(pq.read_metadata(path).num_rows for path in tables)
     draft.statistics["seconds"] = round(seconds, 3)
+    write_preview(draft.folder)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import PairSet
 from instpt_assets.store.manifest import Spec
+from instpt_assets.store.preview import write_preview
 from instpt_assets.store.store import Store, resolve
 from instpt_assets.synthesis.accounting import Accounting
 from instpt_assets.synthesis.chains import Chain, Passage, cut_documents, generation_context, plan_chains, read_documents
@@ -128,6 +129,7 @@ class _Shard:
             _write_table(draft.folder / "data-00000.parquet", self.passages, self.chains, self.results)
             results = [self.results[chain.identity] for chain in self.chains]
             draft.statistics |= self.accounting.statistics(self.passages, self.chains, results, pair_set.shots)
+            write_preview(draft.folder)
         self.log.remove()
 
 

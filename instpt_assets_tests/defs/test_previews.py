@@ -1,23 +1,49 @@
-"""Previews in the UI show text as it is."""
+"""What the UI shows of an artifact."""
 
+import base64
+import io
+import random
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pytest
+from PIL import Image
 
-from instpt_assets.defs.previews import LINE_BREAK, PREVIEW_CHARACTERS, preview_table
-
-
-def test_a_preview_shows_text_as_it_is_and_cuts_what_is_long(tmp_path: Path) -> None:
-    path = tmp_path / "data-00000.parquet"
-    pl.DataFrame({"text": ["__init__ | <QUE> *args*\n\nnext", "x" * 1000], "pairs": [["a"], []]}).write_parquet(path)
-    head, rule, text, pairs = preview_table(path).splitlines()
-    assert head.count("|") == rule.count("|") == text.count("|") == pairs.count("|") == 4
-    assert not set("<*_") & set(text.removeprefix("| **text** |"))
-    assert f"{LINE_BREAK}next" in text
-    assert "x" * PREVIEW_CHARACTERS + "…" in text and "x" * (PREVIEW_CHARACTERS + 1) not in text
+from instpt_assets.defs.previews import PLOT_BYTES, describe
+from instpt_assets.store.making import find_or_make
+from instpt_assets.store.manifest import Spec
+from instpt_assets.store.store import Artifact, Store
 
 
-def test_an_empty_table_has_a_preview(tmp_path: Path) -> None:
-    path = tmp_path / "data-00000.parquet"
-    pl.DataFrame({"text": []}, schema={"text": pl.String}).write_parquet(path)
-    assert preview_table(path) == "no rows"
+def make(folder: Path, fill: Any, **statistics: Any) -> Artifact:
+    def build(spec: Spec, inputs: object, out: Path) -> dict[str, Any]:
+        fill(out)
+        return statistics
+
+    return find_or_make(Store(str(folder)), Spec(asset="a", partition="p", code_version=1, recipe={}, inputs=()), build).artifact
+
+
+def test_a_reused_artifact_is_described_without_its_data(tmp_path: Path) -> None:
+    artifact = make(tmp_path, lambda out: pl.DataFrame({"text": ["a note"]}).write_parquet(out / "data-00000.parquet"), loss=float("nan"))
+    first = describe(artifact, reused=False)
+    artifact.file("data-00000.parquet").unlink()
+    second = describe(artifact, reused=True)
+    assert "a note" in second["preview"].value
+    assert second == {**first, "reused": True}
+    assert second["dagster/partition_row_count"] == 1 and second["loss"].value is None
+
+
+@pytest.mark.parametrize(("size", "fits"), [((300, 300), True), ((900, 900), False)])
+def test_a_large_picture_is_shown_or_it_says_where_it_lies(tmp_path: Path, size: tuple[int, int], fits: bool) -> None:
+    picture = Image.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1]))
+    artifact = make(tmp_path, lambda out: picture.save(out / "scores.png"))
+    assert artifact.manifest.files[0].bytes > PLOT_BYTES
+    shown = describe(artifact, reused=False)["scores_plot"].value
+    assert len(shown) < PLOT_BYTES * 1.4
+    if fits:
+        data = base64.b64decode(shown.removeprefix("![scores](data:image/png;base64,").removesuffix(")"))
+        assert Image.open(io.BytesIO(data)).size == size
+    else:
+        path = shown.split("`")[1]
+        assert "too large" in shown and Path(path).read_bytes() == artifact.file("scores.png").read_bytes()
