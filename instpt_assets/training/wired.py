@@ -1,15 +1,15 @@
 """A wired start: initial weights that already copy.
 
 Writing pairs about a passage is mostly copying from it. From a random start a small model finds the circuit for it (induction: "what came
-after this token earlier?") late; here the first two layers begin with it, and everything stays trainable:
+after these tokens earlier?") late; here the first two layers begin with it, and everything stays trainable:
 
-- One dimension of the embedding is the same for all tokens. Layer 0's queries and keys read only it, so its attention depends on nothing
-  but the distance; rotating the query by one or two steps in the fast dimensions of the rotary embedding makes the first half of the heads
-  look at the previous token and the second half at the one before it. Values pass half of the embedding through; the output puts either
-  token into a place of its own in the residual stream.
-- Layer 1 matches in the slow dimensions, where distance hardly matters: its queries read the current and the previous token, its keys the
-  previous token and the one before. So a position attends to those that follow the same token, and among them to those that follow the same
-  two tokens, and its output adds what stands there to the prediction.
+- The residual stream is divided into four lanes of equal width. Token embeddings are random in the first and zero in the others, but for one
+  dimension outside the lanes, which is the same for all tokens.
+- Layer 0's queries and keys read only that dimension, so its attention depends on nothing but the distance; rotating the query by one, two
+  or three steps in the fast dimensions of the rotary embedding makes a head look that far back. It writes the token there into lane 1, 2 or 3.
+- Layer 1 matches in the slow dimensions, where distance hardly matters: its queries read the current token and the two before it (lanes 0 to
+  2), its keys the three tokens before (lanes 1 to 3). So a position attends to those that follow the same three tokens, else the same two, else
+  the same one, and its output adds what stands there to the prediction.
 
 Embeddings have unit scale (weaker ones are soon washed over by training) and the final norm scales the logits down instead.
 """
@@ -20,14 +20,20 @@ import torch
 from torch import Tensor, nn
 from transformers import MistralConfig, MistralForCausalLM
 
-FAST, SLOW = 0.15, 0.004
+FAST, SLOW = 0.3, 0.002
 """Radians a position: rotary dimensions that tell neighbours apart, and those that hardly turn within a training sequence."""
 
-_MIN_FREQUENCIES = 3
+CONTEXT = 3
+"""Tokens that are matched, and heads that it takes (or a multiple)."""
+
+_MIN_FREQUENCIES = 2 * CONTEXT
 _CONSTANT = 0.25  # of sqrt(hidden_size): the dimension that all embeddings share
-_DISTANCE_SCORE = 75.0  # attention logit of the previous token in layer 0
-_MATCH_SCORE = 18.0  # attention logit of a matching token in layer 1 …
-_CONTEXT_SCORE = 7.0  # … and what a match of the token before it adds
+_DISTANCE_SCORE = 50.0  # attention logit of the token at a head's distance in layer 0
+_MATCH_SCORES = (
+    25.0,
+    15.0,
+    8.0,
+)  # attention logits that a match of the current token, of the one before and of the next before add in layer 1
 _COPY_GAIN = 4.0
 _LOGIT_SCALE = 1.2  # of 1 / sqrt(hidden_size)
 
@@ -40,8 +46,8 @@ def wire_induction(model: MistralForCausalLM, *, seed: int = 0) -> None:
         seed: Seed of the random weights.
 
     Raises:
-        ValueError: The shape cannot hold the circuit: fewer than two layers, an odd number of heads, grouped key-value heads, untied
-            embeddings, or heads with too few fast or slow rotary dimensions.
+        ValueError: The shape cannot hold the circuit: fewer than two layers, heads that are no multiple of three, grouped key-value heads,
+            untied embeddings, or heads with too few fast or slow rotary dimensions.
     """
     config = model.config
     width, num_heads = config.hidden_size, config.num_attention_heads
@@ -49,35 +55,35 @@ def wire_induction(model: MistralForCausalLM, *, seed: int = 0) -> None:
     frequencies = _frequencies(config, head_dim)
     fast, slow = frequencies > FAST, frequencies < SLOW
     if config.num_hidden_layers < 2:
-        raise ValueError("a wired start needs two layers or more: one finds the previous token, one matches and copies")
-    if num_heads % 2:
-        raise ValueError("a wired start needs an even num_heads: half of them find the previous token, half the one before it")
+        raise ValueError("a wired start needs two layers or more: one finds the tokens before, one matches and copies")
+    if num_heads % CONTEXT:
+        raise ValueError(f"a wired start needs num_heads to be a multiple of {CONTEXT}: each third looks at another of the tokens before")
     if config.num_key_value_heads != num_heads or head_dim * num_heads != width:
         raise ValueError("a wired start needs num_kv_heads equal to num_heads and heads that fill hidden_size")
     if not config.tie_word_embeddings:
         raise ValueError("a wired start needs tie_word_embeddings: what is copied is an embedding, and must predict its own token")
-    if min(int(fast.sum()), int(slow.sum())) < _MIN_FREQUENCIES:
+    if not fast.any() or int(slow.sum()) < _MIN_FREQUENCIES:
         raise ValueError(
             f"heads of {head_dim} dimensions with rope_theta {config.rope_parameters['rope_theta']:g} have {int(fast.sum())} rotary frequencies "
-            f"above {FAST} and {int(slow.sum())} below {SLOW}; a wired start needs {_MIN_FREQUENCIES} of each: use fewer heads"
+            f"above {FAST} and {int(slow.sum())} below {SLOW}; a wired start needs one and {_MIN_FREQUENCIES}: use fewer heads"
         )
 
+    num_parts = num_heads // CONTEXT
+    lane_width = (width - 1) // (CONTEXT + 1) // num_parts * num_parts
+    lanes = [slice(1 + i * lane_width, 1 + (i + 1) * lane_width) for i in range(CONTEXT + 1)]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         _randomise(model, generator)
-        model.model.embed_tokens.weight[:, 0] = _CONSTANT * math.sqrt(width)
-        places, projection = _orthogonal(width, generator), _orthogonal(width, generator)
-        _wire_distance(model.model.layers[0].self_attn, places, frequencies, fast, num_heads, generator)
-        _wire_match_and_copy(model.model.layers[1].self_attn, places, projection, slow, num_heads)
+        embedding = model.model.embed_tokens.weight
+        embedding[:, lanes[0].stop :] = 0.0
+        embedding[:, 0] = _CONSTANT * math.sqrt(width)
+        _wire_distance(model.model.layers[0].self_attn, lanes, frequencies, fast, num_heads, generator)
+        _wire_match_and_copy(model.model.layers[1].self_attn, lanes, slow, num_heads, generator)
 
 
 def _frequencies(config: MistralConfig, head_dim: int) -> Tensor:
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     return config.rope_parameters["rope_theta"] ** -exponents
-
-
-def _orthogonal(width: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
 
 
 def _randomise(model: MistralForCausalLM, generator: torch.Generator) -> None:
@@ -93,47 +99,59 @@ def _randomise(model: MistralForCausalLM, generator: torch.Generator) -> None:
     model.model.norm.weight.fill_(_LOGIT_SCALE / math.sqrt(model.config.hidden_size))
 
 
+def _norm(width: int, lane_width: int, num_lanes: int) -> float:
+    """Root mean square of a stream that holds the shared dimension and so many lanes of unit scale: what a norm divides by."""
+    return math.sqrt(_CONSTANT**2 + num_lanes * lane_width / width)
+
+
 def _wire_distance(
-    attention: nn.Module, places: Tensor, frequencies: Tensor, fast: Tensor, num_heads: int, generator: torch.Generator
+    attention: nn.Module, lanes: list[slice], frequencies: Tensor, fast: Tensor, num_heads: int, generator: torch.Generator
 ) -> None:
-    width, half = places.shape[0], len(frequencies)
+    half = len(frequencies)
+    width, num_parts, lane_width = 2 * half * num_heads, num_heads // CONTEXT, lanes[0].stop - lanes[0].start
+    part_width, norm = lane_width // num_parts, _norm(width, lane_width, 1)
     # Score at distance d of a head that looks back n: gain^2 * constant^2 * sum over fast dimensions of cos((d - n) * frequency) / sqrt(head_dim).
-    gain = math.sqrt(_DISTANCE_SCORE * math.sqrt(2 * half) / int(fast.sum())) / (_CONSTANT * math.sqrt(width))
+    gain = math.sqrt(_DISTANCE_SCORE * math.sqrt(2 * half) / int(fast.sum())) / (_CONSTANT * math.sqrt(width) / norm)
     query, key = (0.01 * torch.randn(width, width, generator=generator) for _ in range(2))
+    value, output = torch.zeros(width, width), torch.zeros(width, width)
     for head in range(num_heads):
-        back = 1 if head < num_heads // 2 else 2
+        part, back = head // CONTEXT, head % CONTEXT + 1
         first = head * 2 * half  # rotary pairs are (i, i + half) in a head
         query[first : first + half, 0] = torch.where(fast, gain * (back * frequencies).cos(), 0.0)
         query[first + half : first + 2 * half, 0] = torch.where(fast, -gain * (back * frequencies).sin(), 0.0)
         key[first : first + half, 0] = torch.where(fast, gain, 0.0)
-    carried = _without_constant(torch.eye(width))[: width // 2]
-    attention.q_proj.weight.copy_(query)
-    attention.k_proj.weight.copy_(key)
-    attention.v_proj.weight.copy_(torch.cat([carried, carried]))
-    attention.o_proj.weight.copy_(places)
+        _connect(value, output, first, lanes[0].start + part * part_width, lanes[back].start + part * part_width, part_width, norm)
+    _set(attention, query, key, value, output)
 
 
-def _wire_match_and_copy(attention: nn.Module, places: Tensor, projection: Tensor, slow: Tensor, num_heads: int) -> None:
-    width, head_dim = places.shape[0], 2 * len(slow)
-    current = _without_constant(torch.eye(width))[: width // 2]
-    previous, before = places[:, : width // 2].T, places[:, width // 2 :].T
-    # Every second slow frequency matches the token, the others the one before it.
-    second = slow & (slow.cumsum(0) % 2 == 0)
-    query, key = torch.zeros(width, width), torch.zeros(width, width)
-    for kept, score, asked, offered in ((slow & ~second, _MATCH_SCORE, current, previous), (second, 2 * _CONTEXT_SCORE, previous, before)):
-        # Norms halve the product, since the stream holds three tokens by now; each head sums over its dimensions.
-        gain = math.sqrt(score * math.sqrt(head_dim) / int(kept.sum()))
-        chosen = gain * torch.cat([kept, kept]).float().repeat(num_heads)[:, None] * projection[:, : width // 2] * math.sqrt(2)
-        query += chosen @ asked
-        key += chosen @ offered
-    attention.q_proj.weight.copy_(_without_constant(query))
-    attention.k_proj.weight.copy_(_without_constant(key))
-    attention.v_proj.weight.copy_(_without_constant(torch.eye(width)))
-    attention.o_proj.weight.copy_(_COPY_GAIN * torch.eye(width))
+def _wire_match_and_copy(attention: nn.Module, lanes: list[slice], slow: Tensor, num_heads: int, generator: torch.Generator) -> None:
+    half = len(slow)
+    width, num_parts, lane_width = 2 * half * num_heads, num_heads // CONTEXT, lanes[0].stop - lanes[0].start
+    part_width, norm = lane_width // num_parts, _norm(width, lane_width, CONTEXT + 1)
+    query, key, value, output = (torch.zeros(width, width) for _ in range(4))
+    for head in range(num_heads):
+        first = head * 2 * half
+        for i, score in enumerate(_MATCH_SCORES):
+            # Each token matched has its own share of the slow dimensions, onto which its lane is projected at random.
+            pairs = slow.nonzero().flatten()[i::CONTEXT] + first
+            rows = torch.cat([pairs, pairs + half])
+            size = max(lane_width, len(rows))
+            projection = torch.linalg.qr(torch.randn(size, size, generator=generator))[0][: len(rows), :lane_width]
+            gain = norm * math.sqrt(score * math.sqrt(2 * half) / min(len(rows), lane_width))
+            query[rows, lanes[i]] = gain * projection
+            key[rows, lanes[i + 1]] = gain * projection
+        place = lanes[0].start + head // CONTEXT * part_width
+        _connect(value, output, first, place, place, part_width, _COPY_GAIN / CONTEXT)
+    _set(attention, query, key, value, output)
 
 
-def _without_constant(matrix: Tensor) -> Tensor:
-    """`matrix` reading nothing from the dimension that all embeddings share."""
-    cleared = matrix.clone()
-    cleared[:, 0] = 0.0
-    return cleared
+def _connect(value: Tensor, output: Tensor, row: int, source: int, target: int, size: int, scale: float) -> None:
+    """Let the head dimensions from `row` carry the stream's dimensions from `source` to those from `target`."""
+    for i in range(size):
+        value[row + i, source + i] = scale
+        output[target + i, row + i] = 1.0
+
+
+def _set(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+    for projection, weight in (("q_proj", query), ("k_proj", key), ("v_proj", value), ("o_proj", output)):
+        getattr(attention, projection).weight.copy_(weight)

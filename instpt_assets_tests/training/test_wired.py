@@ -11,11 +11,11 @@ def model(**changes) -> MistralForCausalLM:
     torch.manual_seed(0)
     shape = {
         "vocab_size": 512,
-        "hidden_size": 256,
+        "hidden_size": 288,
         "intermediate_size": 256,
         "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
         "tie_word_embeddings": True,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
         **changes,
@@ -37,13 +37,31 @@ def test_a_wired_model_repeats_a_random_span_before_training():
     network = model()
     assert copied_share(network) < 0.1
     wire_induction(network)
-    assert copied_share(network) > 0.7
+    assert copied_share(network) > 0.9
+
+
+def test_a_wired_model_follows_the_longest_of_two_matches():
+    """`… 8 9 10 11 … 7 9 10 12 … 8 9 10` goes on with 11: the last two tokens came twice, the last three once."""
+    network = model()
+    wire_induction(network)
+    ids = torch.randint(16, 512, (16, 120), generator=torch.Generator().manual_seed(1))
+    ids[:, 30:34] = torch.tensor([8, 9, 10, 11])
+    ids[:, 70:74] = torch.tensor([7, 9, 10, 12])
+    ids[:, -3:] = torch.tensor([8, 9, 10])
+    with torch.no_grad():
+        assert (network(ids).logits[:, -1].argmax(-1) == 11).float().mean() > 0.8
 
 
 def test_copying_survives_deeper_models_and_bfloat16():
     network = model(num_hidden_layers=4)
     wire_induction(network)
-    assert copied_share(network.to(torch.bfloat16)) > 0.6
+    assert copied_share(network.to(torch.bfloat16)) > 0.8
+
+
+def test_more_heads_than_three_share_the_work():
+    network = model(hidden_size=576, num_attention_heads=6, num_key_value_heads=6)
+    wire_induction(network)
+    assert copied_share(network) > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_was_there_before():
@@ -63,9 +81,9 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_there_before():
     [
         ({"num_hidden_layers": 1}, "two layers"),
         ({"num_key_value_heads": 1}, "num_kv_heads"),
-        ({"num_attention_heads": 1, "num_key_value_heads": 1}, "even num_heads"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 4}, "multiple of 3"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
-        ({"num_attention_heads": 32, "num_key_value_heads": 32}, "fewer heads"),
+        ({"num_attention_heads": 48, "num_key_value_heads": 48}, "fewer heads"),
     ],
 )
 def test_a_shape_that_cannot_hold_the_circuit_is_refused(changes, problem):
