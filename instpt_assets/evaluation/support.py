@@ -18,7 +18,7 @@ _FUNCTION_WORDS = frozenset(
         """
         a about after all also an and any are as at be been before being between both but by can could describe did do does doing during each
         else explain following for from give given had has have having he her here his how i if in into is it its itself let me mean means
-        might more most must name no not of on one only or other our over passage s say says shall she should so some such t tell text than
+        might more most must name no not of on one only or other our over passage s said say says shall she should so some such t tell text than
         that the their them then there these they this those through to under up us used using was we were what when where which while who
         whom whose why will with would you your according context answer question
         """

@@ -13,6 +13,7 @@ Asked: TypeAlias = Iterator[tuple[str, str]]
 """Questions and their answers, the most telling first."""
 
 MAX_ANSWER_WORDS = 14
+YES, NO = "Yes", "No"
 
 ENTRY = re.compile(r"^(?P<name>\*{0,2}\w[\w.]*(?:, \*{0,2}\w[\w.]*)*)(?: \((?P<kind>(?:[^()]|\([^()]*\))+)\))?: (?P<description>\S.*)$")
 """An entry of a list of parameters, results or errors: `name (type, default x): description`."""
@@ -69,6 +70,21 @@ _MODALS = "can|cannot|could|may|might|must|should|will|would"
 _PARTICIPLE = (
     r"(?:\w+ed|given|set|done|made|built|taken|shown|found|drawn|chosen|held|kept|read|run|written|known|thrown|split|cast|put|sent|left)"
 )
+_TOPIC_WORDS, _ABOUT_WORDS = 3, 14
+_ABOUT = ("What is said about", "What does the text say about")
+_ARTICLES = frozenset(("the", "a", "an"))
+_NO_TOPIC = (
+    _BREAKS
+    | _DANGLING
+    | _PRONOUNS
+    | frozenset(f"{_THIRD_PERSON} {_PLURAL.replace('|', ' ')} {_KNOWN_IMPERATIVE}".lower().split())
+    | frozenset(
+        "them their then than thus hence here within without would were was been being have having has had do does done every either neither "
+        "many much some same other another even very just into onto over under upon after before above below between during since until "
+        "because though although however must might could should shall will can may made using given works true false none default defaults "
+        "optional example examples instance first second last next see care way more".split()
+    )
+)
 _SUBJECT = r"(?P<subject>[^\s,;:.!?][^,;:!?]{0,69}?)"
 _REST = r"(?P<rest>.+?)[.:;!]*$"
 
@@ -88,7 +104,7 @@ def ask_about(sentence: str, *, section: str = "") -> list[tuple[str, str]]:
     else:
         found = [asked for rule in _RULES for asked in rule(body)]
     shortened = ((question, shorten(answer)) for question, answer in found)
-    return [(question, answer) for question, answer in shortened if _is_sound(question, answer)]
+    return [*(asked for asked in shortened if _is_sound(*asked)), *_yes_or_no(body, section)]
 
 
 def ask_about_name(name: str, sentence: str) -> list[tuple[str, str]]:
@@ -98,30 +114,25 @@ def ask_about_name(name: str, sentence: str) -> list[tuple[str, str]]:
     return [(question, answer)] if _is_sound(question, answer) else []
 
 
-_TOPIC_VERB = frozenset(
-    "is are was were will would can could should must may might has have does returns return takes accepts contains gives makes allows "
-    "raises defaults specifies determines controls computes provides uses supports means".split()
-)
-_WEAK_END = frozenset("a an the of to in on at by for with and or as that which this these it its from if not".split()) | _TOPIC_VERB
-_ABOUT = ("What is said about", "What does the text say about")
-_TOPIC_WORDS, _ABOUT_WORDS = 6, 16
-
-
 def ask_about_topic(sentence: str, rng: random.Random) -> tuple[str, str] | None:
-    """What the text says about the topic of a sentence: the words before its verb, else a few of its first words.
+    """What the text says about the first thing that a sentence names: up to three words that end before a verb, a preposition or the like.
 
-    The answer repeats the topic and goes on as the sentence does, so both halves are copied from it: what a small model learns first.
+    The answer begins with them and goes on as the sentence does, so question and answer are copied from one place: what a small model
+    learns first. An article stands in the question only.
     """
     words = sentence.split()
-    longest = min(_TOPIC_WORDS, len(words) - 2)
-    if longest < 2:
-        return None
-    verb = next((size for size in range(1, longest + 1) if words[size].lower() in _TOPIC_VERB), None)
-    for size in [*([verb] if verb else []), *rng.sample(range(1, longest), longest - 1)]:
-        topic = " ".join(words[:size]).rstrip(",;:")
-        answer = shorten(sentence, _ABOUT_WORDS)
-        if words[size - 1].lower() not in _WEAK_END and re.search(r"\w{4}", topic) and len(answer.split()) >= size + 2:
-            return f"{rng.choice(_ABOUT)} {topic}?", answer
+    ordinary = [word.lower().strip(",;:.()") not in _NO_TOPIC for word in words]
+    for start in range(len(words) - 3):
+        begins = start == 0 or not ordinary[start - 1] or words[start - 1][-1] in ",;:."
+        if not (begins and ordinary[start] and re.match(r"[A-Za-z_]\w{3,}[^()]*$", words[start])):
+            continue
+        end = start + 1
+        while end < start + _TOPIC_WORDS and ordinary[end] and words[end - 1][-1].isalnum() and words[end][0].isalpha():
+            end += 1
+        topic, answer = " ".join(words[start:end]).rstrip(",;:."), shorten(" ".join(words[start:]), _ABOUT_WORDS)
+        if len(answer.split()) >= end - start + 2 and _is_closed(answer):
+            before = words[start - 1].lower() if start else ""
+            return f"{rng.choice(_ABOUT)} {before + ' ' if before in _ARTICLES else ''}{topic}?", answer
     return None
 
 
@@ -135,18 +146,18 @@ def shorten(span: str, num_words: int = MAX_ANSWER_WORDS) -> str:
     return text[:-1] if text.endswith(".") and not text.endswith(("..", "e.g.", "i.e.", "etc.")) else text
 
 
-def _is_sound(question: str, answer: str) -> bool:
-    def closed(text: str) -> bool:
-        return (
-            all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}"))
-            and text.count("`") % 2 == text.count('"') % 2 == 0
-        )
+def _is_closed(text: str) -> bool:
+    return (
+        all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")) and text.count("`") % 2 == text.count('"') % 2 == 0
+    )
 
+
+def _is_sound(question: str, answer: str) -> bool:
     return bool(
         8 <= len(question) <= 140
         and re.search(r"\w", answer)
-        and closed(question)
-        and closed(answer)
+        and _is_closed(question)
+        and _is_closed(answer)
         and answer.split()[-1].lower() not in _DANGLING | {"e.g", "i.e", "etc"}
         and answer.lower() not in question.lower()
     )
@@ -196,6 +207,17 @@ def _entry(entry: re.Match[str], section: str) -> Asked:
             yield f"What is the default of {name}?", stated["default"]
         if stated and stated["type"]:
             yield f"What is the type of {name}?", stated["type"]
+
+
+def _yes_or_no(s: str, section: str) -> Asked:
+    """name (type, optional): …; X is Y; X cannot Y."""
+    if entry := ENTRY.match(s):
+        if entry["kind"] and ", " not in entry["name"] and section not in ("returns", "yields"):
+            yield f"Is {entry['name']} optional?", YES if re.search(r"\b(?:optional|default)\b", entry["kind"]) else NO
+    elif (m := re.match(rf"^{_SUBJECT} (?P<aux>is|are|can|must|should|will)(?P<no>not| not)? (?P<rest>[^,;:]{{4,60}}?)\.?$", s)) and (
+        _is_subject(m["subject"]) and _is_noun(m["subject"])
+    ):
+        yield f"{m['aux'].capitalize()} {_lower(m['subject'])} {m['rest']}?", NO if m["no"] else YES
 
 
 def _condition(s: str) -> Asked:

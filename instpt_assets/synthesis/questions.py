@@ -1,6 +1,6 @@
 """Instruction-response pairs made from English documentation and prose by rules, so that the answer is known.
 
-`ask` gives the pairs of a passage in the order of its sentences; every answer stands in the passage word for word. The idea of mining
+`ask` gives the pairs of a passage in the order of its sentences; every answer but yes and no stands in the passage word for word. The idea of mining
 tasks from raw text by patterns is AdaptLLM's (PAPER.md section 7); the rules (`question_rules`) are made for reference documentation.
 """
 
@@ -8,7 +8,7 @@ import random
 import re
 
 from instpt_assets.synthesis.prompt import Pair
-from instpt_assets.synthesis.question_rules import ask_about, ask_about_name, ask_about_topic
+from instpt_assets.synthesis.question_rules import NO, YES, ask_about, ask_about_name, ask_about_topic
 
 _LIST_MARK = re.compile(r"^(?:[-*•]|\d+[.)]|\(\w\))\s+")
 _SENTENCE_END = re.compile(
@@ -18,8 +18,10 @@ _SENTENCE_END = re.compile(
 _HEADING = re.compile(r"^(?P<title>[A-Z][a-z]+(?: [a-z]+)?):$")
 _TITLE = re.compile(r"^(?P<name>[A-Za-z_]\w*(?:\.\w+)+|[a-z]+[_A-Z]\w*)(?:\(.*\))?$")
 _MAX_SENTENCE_CHARACTERS = 400
-TOPIC_SHARE = 0.8
+TOPIC_SHARE = 0.7
 """How often a sentence is asked about by its topic rather than by a rule of its own."""
+YES_NO_SHARE = 0.08
+"""How often a sentence that answers a yes-or-no question is asked one."""
 
 
 def split_sentences(passage: str) -> list[str]:
@@ -49,8 +51,9 @@ def possible_pairs(passage: str) -> list[tuple[str, list[Pair]]]:
 def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
     """Pairs about `passage`, in the order of its sentences, no question twice (case-insensitively).
 
-    Of a sentence one pair is taken: mostly what is said about its topic, else the most telling pair that shares words with it. Some become multiple choice (the other options are answers from the same passage), some get
-    reasoning (the sentence that the answer stands in).
+    Of a sentence one pair is taken: mostly what is said about its topic, else the most telling pair that shares words with it, or whether
+    it says so. Some become multiple choice (the other options are answers from the same passage), some get reasoning (the sentence that
+    the answer stands in).
 
     Args:
         passage: Text to ask about.
@@ -63,10 +66,7 @@ def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
     taken: list[tuple[str, Pair]] = []
     asked: set[str] = set()
     for sentence, pairs in possible_pairs(passage):
-        topic = ask_about_topic(sentence, rng)
-        pair = next((pair for pair in pairs if _num_shared_words(pair.instruction, sentence) >= 2), None)
-        if topic is not None and (pair is None or rng.random() < TOPIC_SHARE):
-            pair = Pair(*topic)
+        pair = _choose(sentence, pairs, rng)
         if pair is not None and pair.instruction.lower() not in asked:
             asked.add(pair.instruction.lower())
             taken.append((sentence, pair))
@@ -74,6 +74,17 @@ def ask(passage: str, rng: random.Random, *, max_pairs: int = 6) -> list[Pair]:
         taken = [taken[i] for i in sorted(rng.sample(range(len(taken)), max_pairs))]
     answers = [pair.response for _, pair in taken]
     return [_vary(pair, sentence, answers, rng) for sentence, pair in taken]
+
+
+def _choose(sentence: str, pairs: list[Pair], rng: random.Random) -> Pair | None:
+    about, yes_no = rng.random() < TOPIC_SHARE, rng.random() < YES_NO_SHARE
+    topic = ask_about_topic(sentence, rng)
+    telling = [pair for pair in pairs if _num_shared_words(pair.instruction, sentence) >= 2]
+    if yes_no and (decided := next((pair for pair in telling if pair.response in (YES, NO)), None)):
+        return decided
+    if topic is not None and (about or not telling):
+        return Pair(*topic)
+    return telling[0] if telling else None
 
 
 def _num_shared_words(question: str, sentence: str) -> int:

@@ -45,6 +45,8 @@ REJECTED = pa.schema([("dataset", pa.string()), ("record", pa.string()), ("reaso
 
 SHORTEST_PASSAGE, LONGEST_PASSAGE = 30, 110
 """Words of a passage of documentation: its longest length is drawn between these."""
+_START_WORDS, _NUM_STARTS = 3, 20
+
 MIN_DERIVED_PAIRS = 2
 """A passage of documentation with fewer pairs is no example."""
 
@@ -67,8 +69,9 @@ def build_tuning_collection(tuning: Tuning, *, out: Path) -> dict[str, Any]:
         out: An existing folder.
 
     Returns:
-        num_examples, num_held_out, num_pairs, num_rejected, rejected_by_reason, seconds, and by dataset how many examples and pairs there are
-        and how many examples were left out beyond `max_examples`.
+        num_examples, num_held_out, num_pairs, num_rejected, rejected_by_reason, seconds, question_starts (how many instructions begin with
+        the same three words, the commonest), and by dataset how many examples and pairs there are and how many examples were left out
+        beyond `max_examples`.
 
     Raises:
         SourceError: a source cannot be read.
@@ -77,6 +80,7 @@ def build_tuning_collection(tuning: Tuning, *, out: Path) -> dict[str, Any]:
     started = monotonic()
     reasons: Counter[str] = Counter()
     datasets: dict[str, dict[str, int]] = {}
+    question_starts: Counter[str] = Counter()
     held_out = 0
     with TableWriter(out, "data", EXAMPLES) as table, TableWriter(out, "rejected.parquet", REJECTED) as rejected:
         for dataset, source in sorted(tuning.sources.items()):
@@ -93,6 +97,7 @@ def build_tuning_collection(tuning: Tuning, *, out: Path) -> dict[str, Any]:
             for example in kept:
                 is_held_out = selected(f"held out/{example.group}", tuning.held_out_fraction)
                 held_out += is_held_out
+                question_starts.update(" ".join(pair.instruction.split()[:_START_WORDS]) for pair in example.pairs)
                 table.write(
                     {
                         "example_id": f"{dataset}/{example.id}",
@@ -115,6 +120,7 @@ def build_tuning_collection(tuning: Tuning, *, out: Path) -> dict[str, Any]:
         "num_rejected": rejected.num_rows,
         "rejected_by_reason": dict(sorted(reasons.items())),
         "datasets": datasets,
+        "question_starts": dict(question_starts.most_common(_NUM_STARTS)),
         "seconds": round(monotonic() - started, 2),
     }
 

@@ -65,7 +65,7 @@ def test_answers_stand_in_the_passage_and_questions_differ():
     for seed in range(30):
         pairs = ask(PASSAGE, random.Random(seed))
         assert 2 <= len(pairs) <= 6
-        assert all(supported(pair.response, PASSAGE) for pair in pairs)
+        assert all(supported(pair.response, PASSAGE) or pair.response in ("Yes", "No") for pair in pairs)
         assert len({pair.instruction.lower() for pair in pairs}) == len(pairs)
         assert all(pair.response in pair.options for pair in pairs if pair.options)
 
@@ -73,17 +73,42 @@ def test_answers_stand_in_the_passage_and_questions_differ():
 def test_pairs_follow_the_order_of_the_passage():
     sentences = [sentence for sentence, _ in possible_pairs(PASSAGE)]
     for seed in range(10):
-        answers = [pair.response for pair in ask(PASSAGE, random.Random(seed))]
+        answers = [pair.response for pair in ask(PASSAGE, random.Random(seed)) if pair.response not in ("Yes", "No")]
         places = [next(i for i, sentence in enumerate(sentences) if supported(answer, sentence)) for answer in answers]
         assert [places[0], places[-1]] == [min(places), max(places)]
 
 
-def test_what_is_said_about_a_topic_repeats_it_and_goes_on_as_the_sentence_does():
-    sentence = "The wait method blocks until the flag is true."
-    answers = {ask_about_topic(sentence, random.Random(seed)) for seed in range(20)}
-    assert {answer for _, answer in answers} == {"The wait method blocks until the flag is true"}
-    assert all(question.partition(" about ")[2].rstrip("?") in sentence for question, _ in answers)
+@pytest.mark.parametrize(
+    ("sentence", "topic", "answer"),
+    [
+        ("The wait method returns when the flag is true.", "the wait method", "wait method returns when the flag is true"),
+        ("Return the number of dimensions of the array.", "the number", "number of dimensions of the array"),
+        ("axis (int, optional): Axis along which to sum.", "axis", "axis (int, optional): Axis along which to sum"),
+        ("If it is so, cached values are used again.", "cached values", "cached values are used again"),
+    ],
+)
+def test_what_is_said_about_a_topic_begins_with_it_and_goes_on_as_the_sentence_does(sentence, topic, answer):
+    questions, answers = zip(*(ask_about_topic(sentence, random.Random(seed)) for seed in range(20)), strict=True)
+    assert set(answers) == {answer}
+    assert {question.partition(" about ")[2] for question in questions} == {f"{topic}?"}
+
+
+def test_a_sentence_that_names_nothing_has_no_topic():
     assert ask_about_topic("Too short.", random.Random(0)) is None
+    assert ask_about_topic("If it is not so, then do this.", random.Random(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answer"),
+    [
+        ("Parameters:\n\naxis (int, optional): Axis to sum over.", "Is axis optional?", "Yes"),
+        ("Parameters:\n\naxis (int): Axis to sum over.", "Is axis optional?", "No"),
+        ("The input array is copied before it changes.", "Is the input array copied before it changes?", "Yes"),
+        ("The input array is not copied.", "Is the input array copied?", "No"),
+    ],
+)
+def test_yes_or_no_is_known_from_what_the_text_says(text, question, answer):
+    assert asked(text)[question] == answer
 
 
 def test_some_pairs_are_multiple_choice_and_some_have_reasoning():
