@@ -7,6 +7,7 @@ from instpt_assets.defs.automation import new_shards, nightly_synthesis
 from instpt_assets.defs.comparison import comparison_assets
 from instpt_assets.defs.console import console
 from instpt_assets.defs.corpus import corpus_assets
+from instpt_assets.defs.dead_runs import in_process_executor
 from instpt_assets.defs.jobs import jobs
 from instpt_assets.defs.pair_sets import pair_set_assets
 from instpt_assets.defs.project import Project
@@ -34,5 +35,5 @@ def build_definitions(project: Project) -> dg.Definitions:
         sensors=[new_shards(project)],
         loggers={"console": console},
         # Heavy work runs in workers; steps in the run's own process start at once and end with it.
-        executor=dg.in_process_executor,
+        executor=in_process_executor,
     )

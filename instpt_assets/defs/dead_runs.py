@@ -1,35 +1,67 @@
-"""Runs whose process was killed: Dagster does not learn of it by itself, and such a run keeps its place in a pool."""
+"""Runs whose process was killed: Dagster does not learn of it by itself, and such a run keeps its place in a pool.
+
+Each run carries a tag that says which process executes it, so that a gone one is told from a living one with certainty: a process of this
+machine is named by its number, the boot and its start in clock ticks since then. Runs without the tag, or of another machine, are left alone.
+"""
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
-import psutil
+from dagster._core.definitions.executor_definition import IN_PROC_CONFIG
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.storage.dagster_run import RunsFilter
 
 PROCESS_TAG = "instpt/process"
-"""Host, process id and start time of the process that executes a run outside of Dagster's launcher."""
+"""Host, process id, boot and start of the process that executes a run."""
+
+
+class _TaggingExecutor(InProcessExecutor):
+    """Writes the tag before the first step asks for its place in a pool."""
+
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[dg.DagsterEvent]:
+        plan_context.instance.add_run_tags(plan_context.run_id, this_process())
+        yield from super().execute(plan_context, execution_plan)
+
+
+@dg.executor(name="in_process", config_schema=IN_PROC_CONFIG)
+def in_process_executor(context: dg.InitExecutorContext) -> InProcessExecutor:
+    """Dagster's in-process executor for runs that say which process executes them."""
+    executor = dg.in_process_executor.executor_creation_fn(context)  # type: ignore[misc]
+    assert isinstance(executor, InProcessExecutor)
+    return _TaggingExecutor(executor.retries, executor.step_dependency_config)
 
 
 def this_process() -> dict[str, str]:
     """The tag of a run that this process executes."""
-    process = psutil.Process()
-    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}:{process.create_time():.0f}"}
+    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}:{_start(os.getpid())}"}
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of killed processes of this machine as failed and free their pool slots, so that nothing waits for them."""
-    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-    for run in instance.get_runs(RunsFilter(statuses=unfinished)):
+    """End runs of killed processes of this machine and free their pool slots, so that nothing waits for them."""
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(RunsFilter(statuses=statuses)):
         host, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
-        if host == socket.gethostname() and not _lives(process):
+        pid, _, start = process.partition(":")
+        if host != socket.gethostname() or _start(int(pid)) == start:
+            continue
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, "The process that executed this run is gone.")
+        else:
             instance.report_run_failed(run, "The process that executed this run was killed.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def _lives(process: str) -> bool:
-    pid, _, created = process.partition(":")
-    with suppress(psutil.NoSuchProcess):
-        return f"{psutil.Process(int(pid)).create_time():.0f}" == created
-    return False
+def _start(pid: int) -> str | None:
+    """The boot and the process's start since then, which no change of the clock moves; None if it has ended."""
+    try:
+        # Behind the command, which may hold anything: the state, and 19 fields later the start in clock ticks.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None if state in "ZX" else f"{boot}:{fields[18]}"

@@ -2,10 +2,16 @@
 
 import os
 import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
+from daemon import daemon
 from light_project import CORPUS, LightProject, failure
 
 from instpt_assets.corpus.ingest import ingest
@@ -15,6 +21,17 @@ from instpt_assets.defs.materialize import materialize_recipe
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import contiguous, range_tags
 
+WITH_PAIRS = {
+    "tuning": {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 20}}},
+    "synthesizer": {
+        "model": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "max_position_embeddings": 512},
+        "vocab_size": 400,
+        "pinned_shards": ["notes--a"],
+        "sequence_length": 128,
+        "optimization": {"token_budget": 2048, "batch_tokens": 512, "learning_rate": 0.001},
+    },
+    "pair_sets": {"synthesized": {"max_model_len": 512, "max_new_tokens": 32}},
+}
 ONE = range_tags("notes--a", "notes--a")
 
 
@@ -105,14 +122,16 @@ def run_of(light: LightProject, tags: dict[str, str]) -> dg.DagsterRun:
 
 def test_runs_of_dead_processes_end_and_give_back_their_slots(light: LightProject) -> None:
     storage = light.instance.event_log_storage
-    storage.set_concurrency_slots("gpu", 3)
+    storage.set_concurrency_slots("gpu", 4)
     host = socket.gethostname()
-    # A process id that does not exist, and one that was given to another process since.
-    dead = [run_of(light, {PROCESS_TAG: f"{host}:{pid}:1"}) for pid in (2**22 + 1, os.getpid())]
-    living = run_of(light, this_process())
-    end_dead_runs(light.instance)
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, but its parent has not asked for its status
+        # A process id that does not exist, one that was given to another process since, and one that is kept for a status.
+        dead = [run_of(light, {PROCESS_TAG: f"{host}:{pid}:1"}) for pid in (2**22 + 1, os.getpid(), ended.pid)]
+        living = run_of(light, this_process())
+        end_dead_runs(light.instance)
     statuses = [light.instance.get_run_by_id(run.run_id).status for run in (*dead, living)]
-    assert statuses == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
+    assert statuses == [*[dg.DagsterRunStatus.FAILURE] * 3, dg.DagsterRunStatus.STARTED]
     assert [slot.run_id for slot in storage.get_concurrency_info("gpu").claimed_slots] == [living.run_id]
 
 
@@ -121,3 +140,41 @@ def test_runs_of_other_machines_are_left_alone(light: LightProject) -> None:
     elsewhere = run_of(light, {PROCESS_TAG: "elsewhere:1:1"})
     end_dead_runs(light.instance)
     assert light.instance.get_run_by_id(elsewhere.run_id).status == dg.DagsterRunStatus.STARTED
+
+
+def test_a_canceled_run_of_a_dead_process_is_canceled(light: LightProject) -> None:
+    light.instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    run = run_of(light, {PROCESS_TAG: f"{socket.gethostname()}:{2**22 + 1}:1"})
+    light.instance.report_run_canceling(run)
+    end_dead_runs(light.instance)
+    assert light.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
+    assert light.instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
+
+
+def test_a_run_of_the_ui_that_was_killed_with_the_whole_of_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("INSTPT_RECIPE", "light.yaml"), ("INSTPT_STORE", "store"), ("DAGSTER_HOME", "dagster")):
+        monkeypatch.setenv(name, str(tmp_path / value))
+    light = LightProject(tmp_path, shards="a", **WITH_PAIRS)
+    pool = light.instance.event_log_storage
+    pool.set_concurrency_slots("gpu", 0)  # the run waits for its place
+    with daemon(light.instance) as ticking:
+        ticking.tick_schedule("nightly_synthesis", datetime.now(UTC) + timedelta(days=1))
+        (launched,) = ticking.launch_queued()
+        deadline = time.monotonic() + 60
+        while not pool.get_concurrency_info("gpu").pending_steps:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        run = light.instance.get_run_by_id(launched.run_id)
+        process = psutil.Process(int(run.tags[PROCESS_TAG].split(":")[1]))
+        end_dead_runs(light.instance)
+        assert light.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED
+
+        server = process.parent()
+        assert server.pid != os.getpid()
+        for killed in (server, process):
+            killed.kill()
+        psutil.wait_procs([server, process], 10)
+        assert light.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED  # nobody noticed
+        end_dead_runs(light.instance)
+    assert light.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert not pool.get_concurrency_info("gpu").pending_steps
