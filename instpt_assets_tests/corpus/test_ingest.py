@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,45 @@ def test_parquet_rows_of_wrong_type_or_bytes_are_rejected(tmp_path: Path) -> Non
     documents, rejected, _ = run(tmp_path / "gaps.parquet", tmp_path / "out2")
     assert documents["text"].to_list() == ["a"]
     assert rejected["position"].to_list() == [1, 2]
+
+
+def test_bytes_in_parquet_are_text_or_rejected_and_columns_that_json_lacks_are_kept_as_text(tmp_path: Path) -> None:
+    columns = {
+        "text": [b"plain", "caf\u00e9".encode(), b"caf\xe9", None],
+        "key": [b"a", b"b", b"c", b"d"],
+        "raw": [b"license", b"\xff", b"", b""],
+        "day": [date(2024, 2, 29)] * 4,
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "bytes.parquet")
+    documents, rejected, statistics = run(tmp_path / "bytes.parquet", tmp_path / "out", id_field="key")
+    assert documents.select("document_id", "text").rows() == [("c/a", "plain")]
+    assert json.loads(documents["metadata"][0]) == {"raw": "license", "day": "2024-02-29", "license": None}
+    assert [(row["position"], row["reason"]) for row in rejected.iter_rows(named=True)] == [
+        (1, "not valid UTF-8: invalid start byte at byte 0"),
+        (2, "not valid UTF-8: unexpected end of data at byte 3"),
+        (3, "missing text field 'text'"),
+    ]
+    assert statistics["num_read"] == 4
+
+
+@pytest.mark.parametrize("damage", ["flipped", "checksum", "no gzip", "nothing"])
+def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path: Path, damage: str) -> None:
+    text = " ".join(str(number * number) for number in range(20_000))
+    whole = gzip.compress(b"".join(json.dumps({"text": f"{i} {text}"}).encode() + b"\n" for i in range(20)))
+    data = bytearray(whole)
+    match damage:
+        case "flipped":
+            data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+        case "checksum":
+            data[-8] ^= 0xFF
+        case "no gzip":
+            data = bytearray(gzip.decompress(whole))
+    (tmp_path / "damaged.jsonl.gz").write_bytes(data)
+    if damage == "nothing":
+        assert run(tmp_path / "damaged.jsonl.gz", tmp_path / "out")[0].height == 20
+        return
+    with pytest.raises(SourceError, match="damaged.jsonl.gz' cannot be read as jsonl.gz"):
+        run(tmp_path / "damaged.jsonl.gz", tmp_path / "out")
 
 
 def test_truncated_and_foreign_files_are_errors_that_name_the_file(tmp_path: Path) -> None:

@@ -114,6 +114,29 @@ def test_set_up_twice_does_nothing_the_second_time(checkout):
     assert (second.returncode, second.stdout, calls) == (0, "", "")
 
 
+def test_of_two_set_ups_at_once_one_works_and_the_other_waits(checkout):
+    (checkout / "calls").write_text("", encoding="utf-8")
+    fake = (checkout / "uv").read_text(encoding="utf-8")
+    # The installation takes long enough for the other to come by.
+    (checkout / "uv").write_text(fake.replace("\ncase", '\ncase "$*" in *cpu.txt*) sleep 2 ;; esac\ncase', 1), encoding="utf-8")
+    environment = {
+        "PATH": f"{checkout}:{os.environ['PATH']}",
+        "HOME": str(checkout),
+        "CALLS": str(checkout / "calls"),
+        "FAIL_ON": "nothing",
+        "INSTPT_EXTRA": "cpu",
+    }
+    command = [checkout / "deploy" / "setup.sh"]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted(bool(output) for output in outputs) == [False, True]
+    calls = (checkout / "calls").read_text(encoding="utf-8")
+    assert calls.count("--requirements deploy/requirements/cpu.txt") == 1
+    assert calls.count("venv --quiet") == 1
+
+
 def test_changed_requirements_are_installed_into_the_same_environment(checkout):
     _set_up(checkout)
     with (checkout / "deploy" / "requirements" / "dev.txt").open("a") as file:
