@@ -7,7 +7,7 @@ chain, and consecutive ones of a document stay one raw text, verbatim. What the 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,6 @@ import pyarrow.parquet as pq
 from instpt_assets.augmentation.layouts import LaidOut, Shot, lay_out
 from instpt_assets.augmentation.tables import Passage, batches, column, read_passages
 from instpt_assets.recipe.synthesis import Layouts
-
-Progress = Callable[[Mapping[str, Any]], None]
 
 SCHEMA = pa.schema(
     [
@@ -34,7 +32,6 @@ SCHEMA = pa.schema(
 """Columns of `augmented_corpus`; `passage_ids`, `license` and `metadata` have one entry a passage, in the text's order."""
 
 _GROUP_ROWS, _GROUP_CHARACTERS = 4096, 1 << 24
-_PROGRESS_SECONDS = 5.0
 
 
 def augment(
@@ -44,7 +41,6 @@ def augment(
     *,
     pair_set: str,
     out: Path,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the augmented texts of one shard to `out/data-00000.parquet`; equal inputs give equal bytes.
 
@@ -54,7 +50,6 @@ def augment(
         layouts: probabilities and seed of the layouts.
         pair_set: its name begins every `text_id`, so that they are unique over all pair sets.
         out: an existing folder.
-        progress: called every few seconds with counts so far.
 
     Returns:
         num_rows (texts), num_passages, num_pairs, num_characters, layouts (texts by layout), dropped_pairs (by reason),
@@ -63,7 +58,7 @@ def augment(
     Raises:
         ValueError: a document with passages is not among the clean ones.
     """
-    start = shown = time.monotonic()
+    start = time.monotonic()
     totals, layout_counts, dropped = Counter[str](), Counter[str](), Counter[str]()
     waiting: list[tuple[Any, ...]] = []
     num_waiting = 0
@@ -81,9 +76,6 @@ def augment(
             if len(waiting) >= _GROUP_ROWS or num_waiting >= _GROUP_CHARACTERS:
                 writer.write_table(_table(waiting))
                 waiting, num_waiting = [], 0
-            if progress and time.monotonic() - shown > _PROGRESS_SECONDS:
-                shown = time.monotonic()
-                progress({"texts": layout_counts.total(), "passages": totals["num_passages"], "pairs": totals["num_pairs"]})
         if waiting:
             writer.write_table(_table(waiting))
     return {

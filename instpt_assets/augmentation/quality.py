@@ -5,7 +5,7 @@ passages, chosen by hash of their ids under the seed, as the texts on the page a
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,10 @@ from instpt_assets.augmentation.sampling import DuplicateShare, Sample
 from instpt_assets.augmentation.tables import batches, column, pair_lists
 from instpt_assets.evaluation.support import grounded, supported
 
-Progress = Callable[[Mapping[str, Any]], None]
-
 NUM_EXAMPLES = 10
 """Texts on the page."""
 NUM_COMPARED = 20_000
 """Passages at most whose pairs are compared with them."""
-_PROGRESS_SECONDS = 5.0
 _PAIR_COLUMNS = ("passage_id", "text", "status", "pairs", "num_rejected_pairs", "num_completion_tokens")
 _TEXT_COLUMNS = ("text_id", "text", "passage_ids", "num_pairs", "layout", "license")
 
@@ -65,7 +62,6 @@ def measure_quality(
     *,
     seed: int,
     out: Path,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write `data-00000.parquet` (metric, value, num_examples), `quality.md` and `quality.html`.
 
@@ -74,7 +70,6 @@ def measure_quality(
         augmented_tables: `augmented_corpus` by shard.
         seed: of the samples.
         out: an existing folder.
-        progress: called every few seconds with counts so far.
 
     Returns:
         num_rows (metrics), metrics (value by name), seconds.
@@ -84,7 +79,6 @@ def measure_quality(
     wanted: dict[str, str | None] = {passage_id: None for row in chosen for passage_id in row["passage_ids"]}
     counts, shards = _Counts(), dict[str, ShardCounts]()
     compared = Sample[_Compared](NUM_COMPARED, seed)
-    shown = start
     for shard in sorted(pairs_tables):
         shards[shard] = own = ShardCounts()
         for batch in batches(pairs_tables[shard], _PAIR_COLUMNS):
@@ -107,9 +101,6 @@ def measure_quality(
                 counts.add(pairs)
                 if pairs:
                     compared.offer(passage_id, _Compared(text, pairs))
-            if progress and time.monotonic() - shown > _PROGRESS_SECONDS:
-                shown = time.monotonic()
-                progress({"shard": shard, "pairs": counts.num_pairs})
     measures = _measures(counts, shards.values(), compared.items())
     table = pl.DataFrame(
         {

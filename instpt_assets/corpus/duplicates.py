@@ -4,7 +4,6 @@ Shards are gone through in the order of their registration, documents in the ord
 that stayed before it has its id, its text, or an estimated Jaccard similarity of at least the threshold. What is removed removes nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +56,6 @@ def find_duplicates(signatures: Mapping[str, Path], deduplication: Deduplication
             totals += (documents, removed.num_rows)
     num_documents, num_removed = (int(total) for total in totals)
     return {"num_documents": num_documents, "num_removed": num_removed, "num_exact": exact, "num_near": num_removed - exact}
-
-
-def removal_list_digest(folder: Path, shard: str) -> str:
-    """SHA-256 of a shard's removal list.
-
-    Raises:
-        FileNotFoundError: the shard is not among those that duplicates were looked for in.
-    """
-    return hashlib.sha256((folder / "removed" / f"{shard}.parquet").read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from instpt_assets.corpus.records import MAX_REJECTED_CHARACTERS, Record, Reject
 from instpt_assets.corpus.shards import list_shards
 from instpt_assets.corpus.tables import TableWriter, read_rows
 from instpt_assets.mixture.arrays import ArrayWriter, Row, RowWriter
-from instpt_assets.mixture.tokenizer import Progress, load_encoder
+from instpt_assets.mixture.tokenizer import load_encoder
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.recipe import GeneralInstructions
 from instpt_assets.recipe.synthesis import Layouts
@@ -56,7 +56,6 @@ def tokenize_instructions(
     tokenizer: Path,
     layouts: Layouts,
     out: Path,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tokenize the tuning collection (train split) and the general instructions (files: module docstring and `mixture.arrays`).
 
@@ -68,7 +67,6 @@ def tokenize_instructions(
         tokenizer: a Hugging Face folder; special tokens in the text stay text.
         layouts: of the `tuning` rows.
         out: the artifact's folder.
-        progress: told the rows and tokens so far, after every batch.
 
     Returns:
         Statistics: num_rows, num_tokens, num_rejected, components (num_rows, num_tokens, num_response_tokens of each), seconds.
@@ -98,8 +96,6 @@ def tokenize_instructions(
                 spans.append([begin, end])
                 for name, count in zip(columns, (1, len(encoding.ids) + 1, end - begin), strict=True):
                     components[example.component][name] += count
-            if progress is not None:
-                progress({"rows": writer.num_rows, "tokens": writer.num_tokens})
     if not writer.num_rows:
         raise ValueError("neither the tuning collection nor the general instructions hold an example")
     return {

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from instpt_assets.mixture.ordering import Keys, rekey, row_keys
-from instpt_assets.mixture.tokenizer import Progress
 from instpt_assets.recipe.arms import Component
 
 ORDER, STARTS, SOURCES, TABLE = "order.npy", "starts.npy", "sources.json", "data-00000.parquet"
@@ -84,7 +83,6 @@ def build_mixture(
     batch_tokens: int,
     sequence_length: int,
     out: Path,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Choose, repeat and order the documents of an arm (files: module docstring).
 
@@ -98,7 +96,6 @@ def build_mixture(
         batch_tokens: tokens a step; a multiple of sequence_length.
         sequence_length: tokens a training sequence.
         out: the artifact's folder.
-        progress: told how many sources were read, now and then.
 
     Returns:
         Statistics: num_steps, num_tokens, num_sequences, num_documents, num_sources, left_out_documents, cut_tokens (of the last document),
@@ -115,11 +112,7 @@ def build_mixture(
         raise ValueError(f"batch_tokens {batch_tokens} is no multiple of sequence_length {sequence_length}")
     num_steps = max(1, round(token_budget / batch_tokens))
     budget = num_steps * batch_tokens
-    sources: list[_Source] = []
-    for source in (source for component in mixture for source in _sources(component, raw, augmented, instructions)):
-        sources.append(source)
-        if progress is not None and len(sources) % 100 == 0:
-            progress({"sources": len(sources)})
+    sources = [source for component in mixture for source in _sources(component, raw, augmented, instructions)]
     pools: dict[str, _Pool] = {component.component: _pool(component.component, sources, seed) for component in mixture}
     draws = _draw(mixture, pools, budget)
 

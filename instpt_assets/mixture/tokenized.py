@@ -1,12 +1,11 @@
 """Tables of texts become tokenized rows: raw documents and augmented texts, a row each."""
 
 from collections.abc import Callable, Sequence
-from os import environ
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from instpt_assets.mixture.tokenizer import Progress, load_encoder
+from instpt_assets.mixture.tokenizer import load_encoder
 
 
 def tokenize_table(
@@ -17,8 +16,6 @@ def tokenize_table(
     documents_column: str,
     documents: Callable[[Any], list[str]],
     out: Path,
-    num_threads: int | None = None,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Encode the column `text` of Parquet tables, a row each, ended by EOS (layout of the files: `mixture.arrays`).
 
@@ -29,8 +26,6 @@ def tokenize_table(
         documents_column: what `documents` turns into the ids of a row's documents.
         documents: see there.
         out: the artifact's folder.
-        num_threads: of the encoder; fixed by the first encoding in this process. Does not change the result.
-        progress: told the rows and tokens so far, after every batch.
 
     Returns:
         Statistics: num_rows, num_tokens (EOS included), num_bytes (UTF-8), bytes_per_token, vocab_size, dtype, seconds, tokens_per_second.
@@ -38,8 +33,6 @@ def tokenize_table(
     from instpt_assets.corpus.tables import read_rows
     from instpt_assets.mixture.arrays import Row, RowWriter, token_dtype
 
-    if num_threads is not None:
-        environ["RAYON_NUM_THREADS"] = str(num_threads)
     started = monotonic()
     encoder = load_encoder(tokenizer)
     with RowWriter(out, vocab_size=encoder.vocab_size, eos_id=encoder.eos_id) as writer:
@@ -48,8 +41,6 @@ def tokenize_table(
             for row, encoding in batch:
                 num_bytes = len(row["text"].encode())
                 writer.append(Row(row[id_column], documents(row[documents_column]), encoding.ids, num_bytes))
-            if progress is not None:
-                progress({"rows": writer.num_rows, "tokens": writer.num_tokens})
     seconds = monotonic() - started
     return {
         "num_rows": writer.num_rows,
@@ -63,9 +54,7 @@ def tokenize_table(
     }
 
 
-def tokenize_raw(
-    clean_tables: Sequence[Path], *, tokenizer: Path, out: Path, num_threads: int | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def tokenize_raw(clean_tables: Sequence[Path], *, tokenizer: Path, out: Path) -> dict[str, Any]:
     """Tokenize the documents of a shard of `clean_corpus`: a row is a document. See `tokenize_table`."""
     return tokenize_table(
         clean_tables,
@@ -74,14 +63,10 @@ def tokenize_raw(
         documents_column="document_id",
         documents=lambda document_id: [document_id],
         out=out,
-        num_threads=num_threads,
-        progress=progress,
     )
 
 
-def tokenize_augmented(
-    augmented_tables: Sequence[Path], *, tokenizer: Path, out: Path, num_threads: int | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def tokenize_augmented(augmented_tables: Sequence[Path], *, tokenizer: Path, out: Path) -> dict[str, Any]:
     """Tokenize the texts of a shard of `augmented_corpus`: a row is a chain, possibly of several documents. See `tokenize_table`."""
     return tokenize_table(
         augmented_tables,
@@ -90,8 +75,6 @@ def tokenize_augmented(
         documents_column="passage_ids",
         documents=documents_of_passages,
         out=out,
-        num_threads=num_threads,
-        progress=progress,
     )
 
 

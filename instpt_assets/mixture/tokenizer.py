@@ -6,7 +6,7 @@ characters it is made of, and adds no token of its own. Callers place BOS, EOS a
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 Item = TypeVar("Item")
-Progress = Callable[[Mapping[str, Any]], None]
 
 FOLDER = "tokenizer"
 """Name of the Hugging Face folder inside the artifact."""
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 """What a tokenizer consists of; only the first must be there."""
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
+"""Padding, BOS and EOS of a tokenizer trained here: ids 0, 1, 2."""
 _CHARACTERS_A_BATCH = 1 << 20
 
 
@@ -84,7 +85,6 @@ def train_tokenizer(
     vocab_size: int,
     *,
     out: Path,
-    special_tokens: Sequence[str] = ("<pad>", "<s>", "</s>"),
     bos_is_eos: bool = False,
 ) -> dict[str, Any]:
     """Train a byte-level BPE (no prefix space, GPT-2's pre-tokenization) and write `out/tokenizer/`.
@@ -93,24 +93,21 @@ def train_tokenizer(
 
     Args:
         texts: training texts, consumed once.
-        vocab_size: tokens in all, the 256 bytes and `special_tokens` included.
+        vocab_size: tokens in all, the 256 bytes and `SPECIAL_TOKENS` included.
         out: the artifact's folder.
-        special_tokens: padding, BOS and EOS token, in this order; they get ids 0, 1, 2.
         bos_is_eos: name the EOS token as BOS too (GPT-2's convention).
 
     Returns:
         Statistics: num_texts, num_bytes (UTF-8), vocab_size (smaller than asked for if the texts hold too few merges), seconds.
 
     Raises:
-        ValueError: there is no text, `special_tokens` are not three different ones, or `vocab_size` cannot hold them and the bytes.
+        ValueError: there is no text, or `vocab_size` cannot hold the special tokens and the bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    if len(set(special_tokens)) != 3:
-        raise ValueError(f"special_tokens must be a padding, a BOS and an EOS token, all different, not {tuple(special_tokens)}")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size < len(alphabet) + len(special_tokens):
-        raise ValueError(f"vocab_size {vocab_size} is too small for {len(alphabet)} bytes and {len(special_tokens)} special tokens")
+    if vocab_size < len(alphabet) + len(SPECIAL_TOKENS):
+        raise ValueError(f"vocab_size {vocab_size} is too small for {len(alphabet)} bytes and {len(SPECIAL_TOKENS)} special tokens")
     started = monotonic()
     counts = {"num_texts": 0, "num_bytes": 0}
 
@@ -126,7 +123,7 @@ def train_tokenizer(
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=list(special_tokens),
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=alphabet,
         max_token_length=32,
         show_progress=False,
@@ -137,7 +134,7 @@ def train_tokenizer(
     folder = out / FOLDER
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    pad, bos, eos = special_tokens
+    pad, bos, eos = SPECIAL_TOKENS
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": pad,
@@ -149,13 +146,12 @@ def train_tokenizer(
     return {**counts, "vocab_size": tokenizer.get_vocab_size(), "seconds": monotonic() - started}
 
 
-def add_markers(folder: Path, markers: Sequence[str], *, lstrip: bool = False) -> dict[str, int]:
+def add_markers(folder: Path, markers: Sequence[str]) -> dict[str, int]:
     """Add special tokens behind the vocabulary of a tokenizer folder, in place.
 
     Args:
         folder: the Hugging Face folder.
         markers: texts of the new tokens; one that is a token already keeps its id.
-        lstrip: whether a marker swallows the white space in front of it, so that ` <ANS>` and `<ANS>` are one token.
 
     Returns:
         The id of each marker.
@@ -164,7 +160,7 @@ def add_markers(folder: Path, markers: Sequence[str], *, lstrip: bool = False) -
 
     path = folder / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.add_special_tokens([AddedToken(marker, lstrip=lstrip, normalized=False, special=True) for marker in markers])
+    tokenizer.add_special_tokens([AddedToken(marker, normalized=False, special=True) for marker in markers])
     tokenizer.save(str(path))
     vocabulary = tokenizer.get_vocab()
     return {marker: vocabulary[marker] for marker in markers}

@@ -327,11 +327,6 @@ def source_input(url: str, digest: str) -> Input:
     return Input(asset=f"source:{url}", partition="all", identity=digest[:20], digest=digest)
 
 
-def artifact_inputs(artifacts: Iterable[Artifact]) -> tuple[Input, ...]:
-    """Artifacts as inputs of a spec."""
-    return tuple(artifact.manifest.as_input() for artifact in artifacts)
-
-
 def resolve(store: Store, inputs: Iterable[Input]) -> Mapping[tuple[str, str], Artifact]:
     """The artifacts that the inputs name, by (asset, partition); sources are left out.
 

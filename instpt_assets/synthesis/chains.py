@@ -49,10 +49,10 @@ class Chain:
     passages: tuple[Passage, ...]
 
 
-def read_documents(tables: Iterable[Path], batch_rows: int = 512) -> Iterator[tuple[str, str]]:
+def read_documents(tables: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """(document_id, text) of every row of the tables, in order, a batch of rows in memory at a time."""
     for table in tables:
-        for batch in pl.scan_parquet(table).select("document_id", "text").collect_batches(chunk_size=batch_rows, maintain_order=True):
+        for batch in pl.scan_parquet(table).select("document_id", "text").collect_batches(chunk_size=512, maintain_order=True):
             yield from batch.iter_rows()
 
 

@@ -22,8 +22,6 @@ from instpt_assets.synthesis.prompt import Pair
 from instpt_assets.synthesis.scheduler import Shot
 
 SYNTHESIZER = "instruction_synthesizer"
-Results = Mapping[str, Sequence[Shot]]
-"""Shots of finished chains by chain identity."""
 
 
 class ProgressLog:

@@ -67,11 +67,6 @@ def render_context(context: str) -> str:
     return f"{BOS} {CONTEXT} {context} {END_CONTEXT}\n\n"
 
 
-def render_pair(instruction: str, response: str, options: Sequence[str] = (), reasoning: str | None = None) -> str:
-    """The text form of one pair, without the blank line that separates it from the next."""
-    return f"{QUESTION} {question_text(instruction, options, reasoning)} {ANSWER} {answer_text(response, reasoning)} {END}"
-
-
 class PromptFormat:
     """The format as token ids of one tokenizer.
 

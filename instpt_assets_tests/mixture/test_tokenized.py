@@ -78,9 +78,7 @@ def test_an_augmented_row_names_its_distinct_documents_in_order(tokenizer: Path,
 def test_batches_change_no_byte(tables: list[Path], tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "a")
     monkeypatch.setattr(tokenizer_module, "_CHARACTERS_A_BATCH", 1)
-    calls: list[int] = []
-    tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "b", num_threads=1, progress=lambda told: calls.append(told["rows"]))
-    assert calls == [1, 3, 4, 5]
+    tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "b")
     for name in ("tokens.npy", "offsets.npy", "data-00000.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

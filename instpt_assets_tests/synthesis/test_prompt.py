@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from instpt_assets.synthesis.parser import parse
-from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat, render_context, render_pair
+from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat, render_context
 
 PAIRS = [
     Pair("What flows?", "the river"),
@@ -27,11 +27,6 @@ def test_ids_decode_to_the_text_form(name: str, request: pytest.FixtureRequest) 
     assert prompt_format.decode(ids) == TEXT_FORM
     assert ids[0] == prompt_format.bos_id and ids.count(prompt_format.bos_id) == 1
     assert ids[-1] == prompt_format.eos_id and ids.count(prompt_format.eos_id) == 1
-
-
-def test_rendered_text_is_the_text_form() -> None:
-    pairs = [render_pair(p.instruction, p.response, p.options, p.reasoning) for p in PAIRS]
-    assert render_context("The river flows.") + "\n\n".join(pairs) + "</s>" == TEXT_FORM
 
 
 def test_what_is_rendered_is_parsed_back() -> None:
