@@ -28,9 +28,9 @@ RECIPE: dict[str, Any] = {
     "tuning": {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 200}}},
     "synthesizer": {
         "model": {
-            "hidden_size": 64,
+            "hidden_size": 192,
             "num_layers": 2,
-            "num_heads": 2,
+            "num_heads": 3,
             "intermediate_size": 128,
             "max_position_embeddings": 512,
             "tie_word_embeddings": True,
@@ -54,6 +54,7 @@ RECIPE: dict[str, Any] = {
         },
         "sequence_length": 128,
         "optimization": {"token_budget": 8192, "batch_tokens": 1024, "learning_rate": 0.003},
+        "checkpoint_steps": [4],
     },
     "instruction_tuning": {"sequence_length": 128, "optimization": {"token_budget": 2048, "batch_tokens": 512, "learning_rate": 0.001}},
     "arms": {

@@ -27,7 +27,16 @@ from instpt_assets.workers import instruction_tune, pretrain, tune
 from instpt_assets.workers.runtime import Task
 from instpt_assets.workers.training import run_training_worker
 
-SHAPE = ModelShape(hidden_size=64, num_layers=2, num_heads=2, intermediate_size=64, max_position_embeddings=128, tie_word_embeddings=True)
+SHAPE = ModelShape(
+    hidden_size=96,
+    num_layers=2,
+    num_heads=3,
+    intermediate_size=64,
+    max_position_embeddings=128,
+    rope_theta=1e6,
+    tie_word_embeddings=True,
+)
+WIRED = SHAPE.model_copy(update={"hidden_size": 96, "num_heads": 3, "rope_theta": 1e6})
 BUDGET = Optimization(token_budget=6 * 512, batch_tokens=512, learning_rate=0.003, warmup_steps=1)
 SENTENCE = "The copy of an array holds {0} elements along its axis, and a view of it was made in release {0} by the same call. "
 
@@ -155,7 +164,7 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
 
 def test_synthesizer_from_a_wired_start_knows_its_markers(small):
     synthesizer = Synthesizer(
-        model=SHAPE,
+        model=WIRED,
         vocab_size=320,
         pinned_shards=("shard",),
         curriculum=Curriculum(span_copy_tokens=512, rote_tokens=512),
