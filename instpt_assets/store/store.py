@@ -189,7 +189,8 @@ class Store:
         """Write one artifact: fill `draft.folder`; it is committed when the block ends without an exception.
 
         Raises:
-            CommitConflict: another writer committed this identity meanwhile; this one's files are discarded.
+            CommitConflict: another writer committed this identity meanwhile; this one's files are discarded. It also stands for whatever
+                error the block had then: that writer may have removed unfinished work that both used.
         """
         nonce = uuid.uuid4().hex[:12]
         root = self.artifact_path(spec.asset, spec.partition, spec.identity)
@@ -199,8 +200,11 @@ class Store:
             draft = Draft(folder)
             yield draft
             self._commit(spec, nonce, draft)
-        except BaseException:
+        except BaseException as error:
             self._discard(root, nonce)
+            known = isinstance(error, CommitConflict) or not isinstance(error, Exception)
+            if not known and self._is_committed(root) and not self._is_committed(root, nonce):
+                raise _conflict(spec) from error
             raise
         finally:
             if not self.is_local:
@@ -227,14 +231,12 @@ class Store:
         created = self.create_text(f"{root}/manifest.json", canonical_json(manifest.model_dump(mode="json")))
         # A server's answer can get lost: a client that asks again is then refused although the manifest is its own.
         if not created and not self._is_committed(root, nonce):
-            raise CommitConflict(
-                f"{spec.asset}/{spec.partition}: another run committed identity {spec.identity} first; "
-                "its artifact stands and this one's files were discarded. Materialize again to use it."
-            )
+            raise _conflict(spec)
 
-    def _is_committed(self, root: str, nonce: str) -> bool:
+    def _is_committed(self, root: str, nonce: str = "") -> bool:
+        """Whether the artifact has a manifest (of that writer)."""
         text = self._read(f"{root}/manifest.json")
-        return text is not None and f'"{nonce}/' in text
+        return text is not None and (not nonce or f'"{nonce}/' in text)
 
     def _discard(self, root: str, nonce: str) -> None:
         """Remove a writer's files, unless they are committed: a signal may come right behind the manifest."""
@@ -317,6 +319,13 @@ class Store:
             return sorted(path for path in self.fs.ls(folder, detail=False, refresh=True) if path.endswith(".json"))
         except FileNotFoundError:
             return []
+
+
+def _conflict(spec: Spec) -> CommitConflict:
+    return CommitConflict(
+        f"{spec.asset}/{spec.partition}: another run committed identity {spec.identity} first; "
+        "its artifact stands and this one's files were discarded. Materialize again to use it."
+    )
 
 
 _VERIFIED: set[tuple[str, int, str]] = set()

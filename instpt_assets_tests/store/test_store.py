@@ -65,6 +65,15 @@ def test_of_two_writers_one_commits_and_the_other_is_told(store: Store) -> None:
     assert not [path for path in store.fs.find(store.root) if path.endswith("data.txt")]
 
 
+def test_a_writer_that_fails_after_another_committed_says_who_won(store: Store) -> None:
+    with pytest.raises(CommitConflict, match="another run committed") as raised, store.write(spec()):
+        write(store, spec(), "early")
+        raise FileNotFoundError("state that the other run removed")
+    assert isinstance(raised.value.__cause__, FileNotFoundError)
+    artifact = store.find(spec())
+    assert artifact is not None and artifact.file("checkpoint/model.txt").read_text() == "early"
+
+
 def test_of_sixteen_racing_creators_exactly_one_wins(store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
         won = list(pool.map(lambda n: store.create_text(store.path("race.json"), str(n)), range(16)))
