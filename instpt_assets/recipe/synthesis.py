@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.documentation import Source
 from instpt_assets.recipe.training import ModelShape, Optimization
+from instpt_assets.recipe.wired_start import wired_start_problem
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -40,17 +41,6 @@ class Curriculum(Part):
     """Training tokens of repeated random spans."""
     rote_tokens: int = Field(default=900_000, ge=0)
     """Training tokens of rote tasks (what comes after, cloze) and rule-made questions on short passages."""
-
-
-def wired_start_problem(shape: ModelShape) -> str | None:
-    """What keeps a model of that shape from holding the induction circuit; None if nothing does."""
-    if shape.num_layers < 2:
-        return "model.num_layers: a wired start needs two layers or more: one finds the previous tokens, one matches and copies"
-    if shape.num_kv_heads not in (None, shape.num_heads):
-        return "model.num_kv_heads: a wired start needs as many as num_heads"
-    if not shape.tie_word_embeddings:
-        return "model.tie_word_embeddings: a wired start needs true: what is copied is an embedding, and must predict its own token"
-    return None
 
 
 class Synthesizer(Part):
@@ -93,7 +83,7 @@ class Synthesizer(Part):
         if self.curriculum.wired_start and isinstance(self.model, ModelShape):
             problem = wired_start_problem(self.model)
             if problem is not None:
-                raise ValueError(f"{problem} (or set curriculum.wired_start: false)")
+                raise ValueError(f"model.{problem}; or set curriculum.wired_start to false")
         return self
 
 

@@ -75,6 +75,8 @@ def demo_with(path: Path, **changes: Any) -> Path:
         ),
         ({"evaluation__harness_tasks": [{"task": "piqa"}, {"task": "piqa"}]}, "evaluation: harness_tasks name a task twice: piqa"),
         ({"synthesizer__model__num_layers": 1}, "synthesizer: model.num_layers: a wired start needs two layers"),
+        ({"synthesizer__model__num_heads": 2}, "synthesizer: model.num_heads: a wired start needs a multiple of 3"),
+        ({"synthesizer__model__rope_theta": 1_000.0}, "synthesizer: model.rope_theta: heads of "),
         ({"synthesizer__model__num_kv_heads": 1}, "synthesizer: model.num_kv_heads: a wired start needs as many as num_heads"),
         ({"synthesizer__model__tie_word_embeddings": False}, "synthesizer: model.tie_word_embeddings: a wired start needs true"),
         ({"synthesizer__curriculum__rote_tokens": 2_000_000}, "leaves nothing for the tuning data behind the curriculum's"),
