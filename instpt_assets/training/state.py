@@ -109,13 +109,13 @@ def seal(aside: Path, target: Path) -> None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the folder has a record and its files are those of the record."""
+    """Whether the folder has a record and its files are those of the record; not while another run removes it."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {RECORD}
+        return names == set(record) and all(_sha256(folder / name) == digest for name, digest in record.items())
     except (FileNotFoundError, ValueError):
         return False
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {RECORD}
-    return names == set(record) and all(_sha256(folder / name) == digest for name, digest in record.items())
 
 
 def release(sealed: Path, target: Path) -> None:
@@ -133,9 +133,10 @@ def release(sealed: Path, target: Path) -> None:
 def _last_written(folder: Path) -> float:
     """When something in the folder was last written, in seconds since the epoch; 0 if it is gone."""
     times = [0.0]
-    for path in (folder, *folder.rglob("*")):
-        with suppress(FileNotFoundError):
-            times.append(path.stat().st_mtime)
+    for place, _, names in os.walk(folder):
+        for name in (".", *names):
+            with suppress(FileNotFoundError):
+                times.append(os.stat(os.path.join(place, name)).st_mtime)
     return max(times)
 
 
