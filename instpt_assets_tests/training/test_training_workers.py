@@ -1,5 +1,6 @@
 """The three training workers on a small store: from the task to committed checkpoints."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,7 @@ def hub(small: SmallStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     tokenizer = small.local("tokenizer") / "tokenizer"
     for seed, commit in enumerate(COMMITS):
         build_for_tokenizer(SHAPE, tokenizer, seed=seed).save_pretrained(repository / "snapshots" / commit)
+        shutil.copytree(tokenizer, repository / "snapshots" / commit, dirs_exist_ok=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMITS[1])
     return repository / "snapshots"
@@ -212,6 +214,17 @@ def test_a_base_model_of_the_hub_is_trained_at_exactly_its_commit(small: SmallSt
         for folder in (artifact.local() / "checkpoint", hub / commit, hub / next(c for c in COMMITS if c != commit))
     )
     assert torch.allclose(trained, base, atol=1e-3) and not torch.allclose(trained, other, atol=1e-3)
+
+
+def test_a_synthesizer_is_tuned_from_exactly_its_base_models_commit_and_tokenizer(small: SmallStore, hub: Path) -> None:
+    found = find_base_model(f"org/tiny@{COMMITS[0]}", WEIGHT_FILES)
+    synthesizer = Synthesizer(model=found.pinned, sequence_length=128, optimization=STILL)
+    source = source_input(found.url, found.digest)
+    artifact = small.train(tune, "instruction_synthesizer", ["tuning_collection"], synthesizer.hashed(), "all", source)
+    folder = artifact.local() / "checkpoint"
+    tuned, base = (AutoModelForCausalLM.from_pretrained(path).lm_head.weight for path in (folder, hub / COMMITS[0]))
+    assert torch.allclose(tuned, base, atol=1e-3)
+    assert (folder / "tokenizer.json").read_bytes() == (hub / COMMITS[0] / "tokenizer.json").read_bytes()
 
 
 def test_a_base_model_that_changes_before_its_worker_starts_ends_it(small: SmallStore, hub: Path, capsys: Any) -> None:
