@@ -88,6 +88,15 @@ def test_checkpoints_load_in_transformers(done: ProjectFolder) -> None:
         assert model(**tokenizer("A class is", return_tensors="pt", return_token_type_ids=False)).logits.isfinite().all()
 
 
+def test_checkpoints_kept_on_the_way_are_scored_and_the_report_takes_the_last(done: ProjectFolder) -> None:
+    scores = table(done, "vanilla/eval_scores", "seed-0")
+    steps = {name: set(rows["step"]) for (name,), rows in scores.group_by("checkpoint")}
+    assert steps == {"pretrained_checkpoint/checkpoint-4": {4}, "pretrained_checkpoint/checkpoint": {8}}
+    last = scores.filter(pl.col("step") == 8).select("task", "metric", "value").sort("task", "metric")
+    report = table(done, "comparison_report", "all").filter((pl.col("arm") == "vanilla") & (pl.col("stage") == "pretrained"))
+    assert report.select("task", "metric", "value").sort("task", "metric").equals(last)
+
+
 @pytest.mark.slow
 def test_every_trained_checkpoint_generates_in_vllm(done: ProjectFolder) -> None:
     code = (
@@ -126,21 +135,35 @@ def test_materializing_again_recomputes_nothing(done: ProjectFolder) -> None:
 
 
 def test_a_deleted_shard_of_pairs_costs_itself_and_what_its_digest_reaches(done: ProjectFolder) -> None:
-    before = done.artifacts()
-    shutil.rmtree(done.root / "store" / "synthesized" / "instruction_pairs" / "notes--b")
+    def digests() -> dict[tuple[str, str], str]:
+        return {key: digest for key, (_, digest) in done.artifacts().items()}
+
+    def created() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (done.root / "store").rglob("manifest.json")}
+
+    deleted = ("synthesized/instruction_pairs", "notes--b")
+    before, manifests = digests(), created()
+    shutil.rmtree(done.root / "store" / "/".join(deleted))
     result = done.materialize()
     assert result.returncode == 0, result.stderr[-3000:]
-    after = done.artifacts()
-    changed = {key for key in before if before[key] != after[key]}
-    reached = {
-        "synthesized/instruction_pairs",
-        "synthesized/augmented_corpus",
-        "synthesized/tokenized_augmented",
-        "synthesized/corpus_quality",
+    after = digests()
+    assert after.keys() == before.keys()
+    made = {
+        (manifest["asset"], manifest["partition"])
+        for path, time in created().items()
+        if manifests.get(path) != time
+        for manifest in [json.loads(path.read_text())]
     }
-    for asset, partition in changed:
-        assert asset in reached | {"comparison_report"} or asset.startswith("instruct/"), asset
-        assert partition in ("notes--b", "seed-0", "all")
+    # What is made again is the deleted, and what is made from something whose digest changed by that.
+    expected = {deleted}
+    for asset, partition in before:
+        artifact = done.store.current("mine", asset, partition)
+        assert artifact is not None
+        inputs = [(item.asset, item.partition) for item in artifact.manifest.inputs]
+        if any(before.get(key) != after.get(key) for key in inputs):
+            expected.add((asset, partition))
+    assert made == expected
+    assert {asset.split("/")[0] for asset, _ in made} <= {"synthesized", "instruct", "comparison_report"}
 
 
 def test_an_appended_file_becomes_a_shard_and_changes_no_other(done: ProjectFolder) -> None:
