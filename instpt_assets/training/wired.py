@@ -20,13 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers import MistralConfig, MistralForCausalLM
 
-FAST, SLOW = 0.3, 0.002
-"""Radians a position: rotary dimensions that tell neighbours apart, and those that hardly turn within a training sequence."""
+from instpt_assets.recipe.training import ModelShape
+from instpt_assets.recipe.wired_start import CONTEXT, FAST, SLOW, wired_start_problem
 
-CONTEXT = 3
-"""Tokens that are matched, and heads that it takes (or a multiple)."""
-
-_MIN_FREQUENCIES = 2 * CONTEXT
 _CONSTANT = 0.25  # of sqrt(hidden_size): the dimension that all embeddings share
 _DISTANCE_SCORE = 50.0  # attention logit of the token at a head's distance in layer 0
 _MATCH_SCORES = (
@@ -46,28 +42,14 @@ def wire_induction(model: MistralForCausalLM, *, seed: int = 0) -> None:
         seed: Seed of the random weights.
 
     Raises:
-        ValueError: The shape cannot hold the circuit: fewer than two layers, heads that are no multiple of three, grouped key-value heads,
-            untied embeddings, or heads with too few fast or slow rotary dimensions.
+        ValueError: The shape cannot hold the circuit (`wired_start_problem`).
     """
     config = model.config
+    if problem := wired_start_problem(_shape(config)):
+        raise ValueError(problem)
     width, num_heads = config.hidden_size, config.num_attention_heads
-    head_dim = config.head_dim or width // num_heads
-    frequencies = _frequencies(config, head_dim)
+    frequencies = _frequencies(config)
     fast, slow = frequencies > FAST, frequencies < SLOW
-    if config.num_hidden_layers < 2:
-        raise ValueError("a wired start needs two layers or more: one finds the tokens before, one matches and copies")
-    if num_heads % CONTEXT:
-        raise ValueError(f"a wired start needs num_heads to be a multiple of {CONTEXT}: each third looks at another of the tokens before")
-    if config.num_key_value_heads != num_heads or head_dim * num_heads != width:
-        raise ValueError("a wired start needs num_kv_heads equal to num_heads and heads that fill hidden_size")
-    if not config.tie_word_embeddings:
-        raise ValueError("a wired start needs tie_word_embeddings: what is copied is an embedding, and must predict its own token")
-    if not fast.any() or int(slow.sum()) < _MIN_FREQUENCIES:
-        raise ValueError(
-            f"heads of {head_dim} dimensions with rope_theta {config.rope_parameters['rope_theta']:g} have {int(fast.sum())} rotary frequencies "
-            f"above {FAST} and {int(slow.sum())} below {SLOW}; a wired start needs one and {_MIN_FREQUENCIES}: use fewer heads"
-        )
-
     num_parts = num_heads // CONTEXT
     lane_width = (width - 1) // (CONTEXT + 1) // num_parts * num_parts
     lanes = [slice(1 + i * lane_width, 1 + (i + 1) * lane_width) for i in range(CONTEXT + 1)]
@@ -81,7 +63,20 @@ def wire_induction(model: MistralForCausalLM, *, seed: int = 0) -> None:
         _wire_match_and_copy(model.model.layers[1].self_attn, lanes, slow, num_heads, generator)
 
 
-def _frequencies(config: MistralConfig, head_dim: int) -> Tensor:
+def _shape(config: MistralConfig) -> ModelShape:
+    return ModelShape(
+        hidden_size=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        intermediate_size=config.intermediate_size,
+        rope_theta=config.rope_parameters["rope_theta"],
+        tie_word_embeddings=config.tie_word_embeddings,
+    )
+
+
+def _frequencies(config: MistralConfig) -> Tensor:
+    head_dim = config.hidden_size // config.num_attention_heads
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     return config.rope_parameters["rope_theta"] ** -exponents
 

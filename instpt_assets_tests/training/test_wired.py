@@ -79,11 +79,11 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_there_before():
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"num_hidden_layers": 1}, "two layers"),
+        ({"num_hidden_layers": 1}, "num_layers"),
         ({"num_key_value_heads": 1}, "num_kv_heads"),
-        ({"num_attention_heads": 4, "num_key_value_heads": 4}, "multiple of 3"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 4}, "num_heads"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
-        ({"num_attention_heads": 48, "num_key_value_heads": 48}, "fewer heads"),
+        ({"num_attention_heads": 48, "num_key_value_heads": 48}, "rope_theta"),
     ],
 )
 def test_a_shape_that_cannot_hold_the_circuit_is_refused(changes, problem):
