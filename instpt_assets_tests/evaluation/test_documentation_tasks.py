@@ -1,6 +1,9 @@
 """Tasks built from documentation: right answers are right, and nothing but the content tells them."""
 
+import hashlib
+import json
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 
@@ -73,3 +76,9 @@ def test_solved_examples_are_of_other_objects() -> None:
 def test_too_little_documentation_is_refused() -> None:
     with pytest.raises(ValueError, match="hold out more"):
         build_tasks(_objects()[:1], num_examples=5, seed=0)
+
+
+def test_tasks_are_as_they_were() -> None:
+    """Golden: where this changes on purpose, raise the code versions of eval_scores and instruction_tuned_eval_scores."""
+    tasks = [asdict(task) for task in build_tasks(_objects(), num_examples=20, seed=1)]
+    assert hashlib.sha256(json.dumps(tasks, sort_keys=True, default=str).encode()).hexdigest()[:16] == "ee1843946eafae19"

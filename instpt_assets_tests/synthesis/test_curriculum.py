@@ -1,5 +1,6 @@
 """The synthesizer's training sequences: phases in order, loss where something is asked for, the prompt's own encoding."""
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -150,3 +151,10 @@ def test_examples_that_fit_nowhere_are_counted_and_none_at_all_is_an_error(tmp_p
 def test_a_curriculum_that_takes_the_whole_budget_is_an_error(tmp_path, prompt):
     with pytest.raises(ValueError, match="lower its tokens"):
         sequences(write_collection(tmp_path), prompt, token_budget=1024 * 10)
+
+
+def test_training_sequences_are_as_they_were(tmp_path, prompt):
+    """Golden: where this changes on purpose, raise the code version of instruction_synthesizer."""
+    source = sequences(write_collection(tmp_path), prompt)
+    ids = np.stack([np.stack(source.sequence(index)) for index in range(len(source))])
+    assert hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16] == "66d62f6623059c90"

@@ -1,6 +1,7 @@
 """The tuning collection keeps what can be used, says what cannot, and is the same every time."""
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -109,3 +110,11 @@ def test_the_same_sources_give_the_same_bytes(tmp_path):
 def test_a_source_without_any_example_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no context with pairs"):
         build(tmp_path / "out", task=TuningSource(source=write_lines(tmp_path / "set.jsonl", [record(0, pairs=[])])))
+
+
+def test_the_collection_is_as_it_was(tmp_path, monkeypatch):
+    """Golden: where this changes on purpose, raise the code version of tuning_collection. (What the rules make: test_questions.)"""
+    monkeypatch.chdir(tmp_path)
+    url = write_lines(tmp_path / "set.jsonl", [record(number, 1 + number % 3) for number in range(20)])
+    _, examples, rejected = build(tmp_path / "out", set=TuningSource(source=url, max_examples=12))
+    assert hashlib.sha256(json.dumps([examples.rows(), rejected.rows()]).encode()).hexdigest()[:16] == "a5f5430b0d4501eb"
