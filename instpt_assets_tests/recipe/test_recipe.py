@@ -79,7 +79,7 @@ def demo_with(path: Path, **changes: Any) -> Path:
         ({"synthesizer__model__rope_theta": 1_000.0}, "synthesizer: model.rope_theta: heads of "),
         ({"synthesizer__model__num_kv_heads": 1}, "synthesizer: model.num_kv_heads: a wired start needs as many as num_heads"),
         ({"synthesizer__model__tie_word_embeddings": False}, "synthesizer: model.tie_word_embeddings: a wired start needs true"),
-        ({"synthesizer__curriculum__rote_tokens": 2_000_000}, "leaves nothing for the tuning data behind the curriculum's"),
+        ({"synthesizer__curriculum__rote_tokens": 20_000_000}, "leaves nothing for the tuning data behind the curriculum's"),
         ({"synthesizer__sequence_length": 2048}, "synthesizer.sequence_length 2048 exceeds the model's max_position_embeddings"),
         (
             {"pair_sets__synthesized__max_model_len": 4096},
