@@ -28,11 +28,12 @@ RECIPE: dict[str, Any] = {
     "tuning": {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 200}}},
     "synthesizer": {
         "model": {
-            "hidden_size": 192,
+            "hidden_size": 96,
             "num_layers": 2,
             "num_heads": 3,
             "intermediate_size": 128,
             "max_position_embeddings": 512,
+            "rope_theta": 1e6,
             "tie_word_embeddings": True,
         },
         "vocab_size": 600,
@@ -45,9 +46,9 @@ RECIPE: dict[str, Any] = {
     "tokenizer": {"vocab_size": 600, "pinned_shards": ["notes--a"]},
     "pretraining": {
         "model": {
-            "hidden_size": 32,
+            "hidden_size": 96,
             "num_layers": 1,
-            "num_heads": 2,
+            "num_heads": 3,
             "intermediate_size": 64,
             "max_position_embeddings": 128,
             "tie_word_embeddings": True,

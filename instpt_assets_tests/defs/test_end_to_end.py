@@ -134,36 +134,65 @@ def test_materializing_again_recomputes_nothing(done: ProjectFolder) -> None:
     assert ": made" not in result.stdout + result.stderr
 
 
+class Recomputed:
+    """What a run made again, against what the digests that it changed reach."""
+
+    def __init__(self, folder: ProjectFolder) -> None:
+        self.folder = folder
+        self.digests, self.manifests = self._digests(), self._manifests()
+
+    def _digests(self) -> dict[tuple[str, str], str]:
+        return {key: digest for key, (_, digest) in self.folder.artifacts().items()}
+
+    def _manifests(self) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (self.folder.root / "store").rglob("manifest.json")}
+
+    def made(self) -> set[tuple[str, str]]:
+        """Artifacts whose manifests were created since."""
+        new = [path for path, time in self._manifests().items() if self.manifests.get(path) != time]
+        return {(manifest["asset"], manifest["partition"]) for manifest in (json.loads(path.read_text()) for path in new)}
+
+    def reached(self) -> set[tuple[str, str]]:
+        """Current artifacts made from something whose digest is another than before."""
+        after = self._digests()
+        assert after.keys() == self.digests.keys()
+        found = set()
+        for asset, partition in after:
+            artifact = self.folder.store.current("mine", asset, partition)
+            assert artifact is not None
+            if any(self.digests.get((i.asset, i.partition)) != after.get((i.asset, i.partition)) for i in artifact.manifest.inputs):
+                found.add((asset, partition))
+        return found
+
+
 def test_a_deleted_shard_of_pairs_costs_itself_and_what_its_digest_reaches(done: ProjectFolder) -> None:
-    def digests() -> dict[tuple[str, str], str]:
-        return {key: digest for key, (_, digest) in done.artifacts().items()}
-
-    def created() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in (done.root / "store").rglob("manifest.json")}
-
     deleted = ("synthesized/instruction_pairs", "notes--b")
-    before, manifests = digests(), created()
+    recomputed = Recomputed(done)
     shutil.rmtree(done.root / "store" / "/".join(deleted))
     result = done.materialize()
     assert result.returncode == 0, result.stderr[-3000:]
-    after = digests()
-    assert after.keys() == before.keys()
-    made = {
-        (manifest["asset"], manifest["partition"])
-        for path, time in created().items()
-        if manifests.get(path) != time
-        for manifest in [json.loads(path.read_text())]
-    }
-    # What is made again is the deleted, and what is made from something whose digest changed by that.
-    expected = {deleted}
-    for asset, partition in before:
-        artifact = done.store.current("mine", asset, partition)
-        assert artifact is not None
-        inputs = [(item.asset, item.partition) for item in artifact.manifest.inputs]
-        if any(before.get(key) != after.get(key) for key in inputs):
-            expected.add((asset, partition))
-    assert made == expected
-    assert {asset.split("/")[0] for asset, _ in made} <= {"synthesized", "instruct", "comparison_report"}
+    assert recomputed.made() == {deleted} | recomputed.reached()
+    assert {asset.split("/")[0] for asset, _ in recomputed.made()} <= {"synthesized", "instruct", "comparison_report"}
+
+
+@pytest.mark.slow
+def test_a_changed_pair_set_costs_what_it_reaches_and_going_back_costs_nothing(done: ProjectFolder) -> None:
+    recipe, recomputed = done.recipe, Recomputed(done)
+    done.recipe = {**recipe, "pair_sets": {"synthesized": {**recipe["pair_sets"]["synthesized"], "fraction": 0.5}}}
+    done.write_recipe()
+    result = done.materialize()
+    assert result.returncode == 0, result.stderr[-3000:]
+    pairs = {("synthesized/instruction_pairs", shard) for shard in ("notes--a", "notes--b")}
+    made = recomputed.made()
+    assert made == pairs | recomputed.reached()
+    assert {("instruct/pretrained_checkpoint", "seed-0"), ("comparison_report", "all")} <= made
+    assert {asset.split("/")[0] for asset, _ in made} == {"synthesized", "instruct", "comparison_report"}
+
+    done.recipe, recomputed = recipe, Recomputed(done)
+    done.write_recipe()
+    result = done.materialize()
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert recomputed.made() == set()
 
 
 def test_an_appended_file_becomes_a_shard_and_changes_no_other(done: ProjectFolder) -> None:
