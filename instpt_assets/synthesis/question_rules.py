@@ -215,7 +215,7 @@ def _yes_or_no(s: str, section: str) -> Asked:
         if entry["kind"] and ", " not in entry["name"] and section not in ("returns", "yields"):
             yield f"Is {entry['name']} optional?", YES if re.search(r"\b(?:optional|default)\b", entry["kind"]) else NO
     elif (m := re.match(rf"^{_SUBJECT} (?P<aux>is|are|can|must|should|will)(?P<no>not| not)? (?P<rest>[^,;:]{{4,60}}?)\.?$", s)) and (
-        _is_subject(m["subject"]) and _is_noun(m["subject"])
+        _is_subject(m["subject"]) and _is_noun(m["subject"]) and not re.match(rf"(?:Default|{_IMPERATIVE}) ?", s)
     ):
         yield f"{m['aux'].capitalize()} {_lower(m['subject'])} {m['rest']}?", NO if m["no"] else YES
 
@@ -278,8 +278,6 @@ def _purpose(s: str) -> Asked:
         rf"^(?:See(?: also)?|Refer to|Check|Read more in|Please see|Please refer to) (?P<place>[^,;]{{3,70}}?) for (?:more )?{_REST}", s
     ):
         yield f"Where can one find {shorten(m['rest'])}?", m["place"]
-    elif m := re.match(rf"^(?:Read more|See also|See|Refer to) {_REST}", s):
-        yield "Where can one read more?", m["rest"]
 
 
 def _imperative(s: str) -> Asked:
@@ -329,7 +327,7 @@ def _clause(s: str) -> Asked:
             yield f"What does {_lower(subject)} {_infinitive(verb)} {word}?", tail
         elif not re.match(rf"(?:not|been|{_PARTICIPLE}) ", rest):
             yield f"What does {_lower(subject)} {_infinitive(verb)}?", rest
-        if _is_noun(subject):
+        if _is_noun(subject) and verb != "means":
             yield f"What {verb} {shorten(rest, 10)}?", _lower(subject)
     elif (m := re.match(rf"^{_SUBJECT} (?P<verb>{_PLURAL}) {_REST}", s)) and _is_subject(m["subject"]):
         yield f"What do {_lower(m['subject'])} {m['verb']}?", m["rest"]
@@ -387,8 +385,9 @@ def _abbreviation(s: str) -> Asked:
 def _number(s: str) -> Asked:
     """Two more Xs."""
     numbers = r"\d[\d,]*|two|three|four|five|six|seven|eight|nine|ten|twelve"
-    if m := re.search(rf"\b(?P<number>{numbers}) (?P<things>(?:[a-z-]+ ){{1,3}}[a-z-]{{3,}}s)\b", s):
-        if m["things"].split()[0] not in _DANGLING | {"times", "this", "has", "will", "can"}:
+    if m := re.search(rf"(?<![-.\w])(?P<number>{numbers}) (?P<things>(?:[a-z-]+ ){{1,3}}[a-z-]{{3,}}s)\b", s):
+        things = m["things"].split()
+        if not things[0].endswith("ing") and not _NO_TOPIC & {*things} and "times" not in things:
             yield f"How many {m['things']}?", m["number"]
 
 
