@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.recipe.training import MODEL_TAGS
 
 _HERE = Path(__file__).parent
-_BY_NAME = ("corpora", "pair_sets", "arms")
+_WHOLE = {("corpora",), ("pair_sets",), ("arms",), ("tuning", "sources")}  # mappings by the user's own names
 Model = TypeVar("Model", bound=Part)
 
 
@@ -24,6 +25,10 @@ class ConfigurationError(Exception):
 
 def load_recipe(name_or_path: str | None = None) -> Recipe:
     """The recipe that `INSTPT_RECIPE` (or the argument) names: a bundled one, or a YAML file, which may extend another (`extends: demo`).
+
+    What a file says goes over what it extends: settings field by field, at any depth (`synthesizer: {optimization: {learning_rate: 0.001}}`
+    changes nothing else); lists, and the mappings by the user's own names (corpora, pair sets, arms, sources of the tuning), as a whole.
+    A model given by name takes the place of a shape, and the other way round. `null` takes a setting back to "none".
 
     Raises:
         ConfigurationError: it does not exist or is not valid; the message names every wrong field.
@@ -53,8 +58,11 @@ def bundled(kind: str = "recipes") -> list[str]:
     return sorted(path.stem for path in (_HERE / kind).glob("*.yaml"))
 
 
-def _read(path: Path, folder: Path, what: str) -> Any:
-    """The YAML file over the one that its `extends` names: settings field by field, sections by name (corpora, pair sets, arms) whole."""
+def _read(path: Path, folder: Path, what: str, extended_by: tuple[Path, ...] = ()) -> Any:
+    """The YAML file over the one that its `extends` names."""
+    if path.resolve() in extended_by:
+        chain = " -> ".join(str(file) for file in (*extended_by, path.resolve()))
+        raise ConfigurationError(f"{what} {path}: extends: the files extend each other in a circle ({chain}): name another")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "extends" not in content:
         return content
@@ -62,10 +70,19 @@ def _read(path: Path, folder: Path, what: str) -> Any:
         raise ConfigurationError(
             f"{what} {path}: name: a recipe that extends another needs a name of its own (it names pointers and instance)"
         )
-    merged = dict(_read(_find(str(content.pop("extends")), folder, what), folder, what))
+    base = _find(str(content.pop("extends")), folder, what)
+    extended = _read(base, folder, what, (*extended_by, path.resolve()))
+    if not isinstance(extended, dict):
+        raise ConfigurationError(f"{what} {path}: extends: {base} holds no fields")
+    return _over(extended, content)
+
+
+def _over(base: dict[str, Any], content: dict[str, Any], where: tuple[str, ...] = ()) -> dict[str, Any]:
+    merged = dict(base)
     for name, value in content.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict) and name not in _BY_NAME
-        merged[name] = {**merged[name], **value} if both else value
+        field = (*where, name)
+        both = isinstance(value, dict) and isinstance(base.get(name), dict) and field not in _WHOLE
+        merged[name] = _over(base[name], value, field) if both else value
     return merged
 
 
@@ -86,7 +103,7 @@ def _load(model: type[Model], name_or_path: str, folder: Path, what: str) -> Mod
     except ValidationError as error:
         lines = [f"{what} {path} is not valid:"]
         for item in error.errors(include_url=False):
-            where = ".".join(str(part) for part in item["loc"])
+            where = ".".join(str(part) for part in item["loc"] if part not in MODEL_TAGS)
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
                 message = "unknown field"

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.documentation import Source
-from instpt_assets.recipe.training import ModelShape, Optimization
+from instpt_assets.recipe.training import Model, ModelShape, Optimization
 from instpt_assets.recipe.wired_start import wired_start_problem
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -46,7 +46,7 @@ class Curriculum(Part):
 class Synthesizer(Part):
     """The model tuned to write pairs, and how."""
 
-    model: ModelShape | str
+    model: Model
     """A base model to fine-tune (a folder, or a hub name, best with its commit: `name@commit`), or a Mistral shape to train from scratch."""
     vocab_size: int | None = Field(default=None, ge=300)
     """Size of its own byte-level BPE; exactly when it is trained from scratch."""

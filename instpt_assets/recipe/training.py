@@ -1,9 +1,9 @@
 """Recipe of the models: their shape, the optimizer, pre-training and instruction tuning."""
 
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from instpt_assets.recipe.base import Part
 
@@ -35,6 +35,23 @@ class ModelShape(Part):
         if self.num_heads % (self.num_kv_heads or self.num_heads):
             raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
         return self
+
+
+def _kind(model: Any) -> str | None:
+    return "<name>" if isinstance(model, str) else "<shape>" if isinstance(model, dict | ModelShape) else None
+
+
+Model = Annotated[
+    Annotated[ModelShape, Tag("<shape>")] | Annotated[str, Tag("<name>")],
+    Discriminator(
+        _kind,
+        custom_error_type="model",
+        custom_error_message="give a shape (hidden_size, num_layers, …), or the name or folder of a base model",
+    ),
+]
+"""A shape to train from scratch, or a base model by name or folder."""
+MODEL_TAGS = ("<shape>", "<name>")
+"""What pydantic puts into the place of an error within a `Model`, besides names of fields."""
 
 
 class Optimization(Part):
@@ -97,7 +114,7 @@ class TokenizerRecipe(Part):
 class Pretraining(Part):
     """What all arms share: the model and its training; so their token budgets are equal."""
 
-    model: ModelShape | str
+    model: Model
     """A shape to train from scratch, or a base model to continue from: a folder, or a hub name, best with its commit (`name@commit`)."""
     sequence_length: int = Field(default=2048, ge=64)
     """Tokens a packed training sequence."""

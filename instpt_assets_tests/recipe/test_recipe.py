@@ -88,6 +88,9 @@ def demo_with(path: Path, **changes: Any) -> Path:
         ({"tokenizer__pinned_shards": ["numpy--0000", "numpy--0000"]}, "tokenizer.pinned_shards: 'numpy--0000' stands there twice"),
         ({"arms__vanilla__shards": []}, "arms.vanilla.shards: Tuple should have at least 1 item"),
         ({"name": "Not a name"}, "name: String should match pattern"),
+        ({"pretraining__model": {"hidden_size": 8}}, "\n  pretraining.model.num_layers: Field required"),
+        ({"synthesizer__model__num_leyers": 3}, "\n  synthesizer.model.num_leyers: unknown field"),
+        ({"pretraining__model": 7}, "\n  pretraining.model: give a shape (hidden_size, num_layers, …), or the name"),
     ],
 )
 def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -95,6 +98,7 @@ def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[s
         load_recipe(str(demo_with(tmp_path, **changes)))
     assert message in str(error.value)
     assert "Traceback" not in str(error.value) and "pydantic" not in str(error.value)
+    assert "[" not in str(error.value).split(message)[0] and ".str:" not in str(error.value)
 
 
 def test_checkpoint_steps_are_hashed_where_there_are_any(tmp_path: Path) -> None:
@@ -142,6 +146,33 @@ def test_a_recipe_extends_another(tmp_path: Path) -> None:
     assert list(mine.corpora) == ["notes"]
     assert mine.tokenizer.vocab_size == demo.tokenizer.vocab_size and mine.tokenizer.pinned_shards == ("notes--a",)
     assert mine.arms == demo.arms
+
+
+def test_what_extends_changes_single_fields_at_any_depth(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "extends: demo\nname: mine\n"
+        "synthesizer: {optimization: {learning_rate: 0.5}, curriculum: null}\n"
+        "tuning: {sources: {topics: {source: 'pydoc://topics'}}}\n"
+        "arms: {only: {mixture: [{component: corpus}]}}\n"
+        "pretraining: {model: org/base}\n"
+        "tokenizer: {model: org/base, vocab_size: null, pinned_shards: []}\n"
+    )
+    mine, demo = load_recipe(str(file)), load_recipe("demo")
+    assert mine.synthesizer and demo.synthesizer and mine.tuning and demo.tuning
+    assert mine.synthesizer.optimization == demo.synthesizer.optimization.model_copy(update={"learning_rate": 0.5})
+    assert mine.synthesizer.curriculum is None and mine.synthesizer.model == demo.synthesizer.model
+    assert list(mine.tuning.sources) == ["topics"] and mine.tuning.held_out_fraction == demo.tuning.held_out_fraction
+    assert list(mine.arms) == ["only"]
+    assert mine.pretraining == demo.pretraining.model_copy(update={"model": "org/base"})
+
+
+def test_a_recipe_that_extends_itself_is_told_so(tmp_path: Path) -> None:
+    file, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
+    file.write_text(f"extends: {other}\nname: mine\n")
+    other.write_text(f"extends: {file}\nname: other\n")
+    with pytest.raises(ConfigurationError, match="extends: the files extend each other in a circle .*mine.yaml -> .*other.yaml -> .*mine"):
+        load_recipe(str(file))
 
 
 def test_a_wrong_field_beside_extends_is_named(tmp_path: Path) -> None:
