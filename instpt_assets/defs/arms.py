@@ -15,10 +15,12 @@ from instpt_assets.defs.materialization import expected_spec, materialize, parti
 from instpt_assets.defs.partitions import SINGLE_RUN, every, same, seed_partitions
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.workers import make_in_worker
+from instpt_assets.mixture.arrays import OFFSETS
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.recipe.arms import Arm
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
+from instpt_assets.store.store import Artifact
 
 
 def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
@@ -109,7 +111,7 @@ def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, A
     arm = project.recipe.arms[spec.asset.split("/")[0]]
 
     def folders(asset: str) -> dict[str, Path]:
-        return {key: artifact.local() for (name, key), artifact in inputs.items() if name == asset}
+        return {key: _rows(artifact) for (name, key), artifact in inputs.items() if name == asset}
 
     # The index copies no token; through this list its digest follows its sources'.
     sources = [{"asset": i.asset, "partition": i.partition, "digest": i.digest} for i in spec.inputs]
@@ -125,6 +127,13 @@ def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, A
         sequence_length=spec.recipe["sequence_length"],
         out=out,
     )
+
+
+def _rows(artifact: Artifact) -> Path:
+    """The local folder of a tokenized artifact with what tells its rows apart; an index needs no token, of which there are far more bytes."""
+    artifact.file(OFFSETS)
+    artifact.tables()
+    return artifact.store.local_folder(artifact)
 
 
 def _components(arm: Arm) -> list[dg.AssetDep]:

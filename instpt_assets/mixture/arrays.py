@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -135,14 +136,18 @@ class TokenizedRows:
     """Reads what `RowWriter` wrote; tokens and offsets stay on disk, memory-mapped.
 
     Args:
-        folder: the artifact's folder.
+        folder: the artifact's folder; `tokens.npy` may be missing from it until `tokens` or `row` is asked for.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # Plain views of the maps: slicing np.memmap itself costs several times as much.
-        self.tokens: npt.NDArray[Any] = np.load(folder / TOKENS, mmap_mode="r").view(np.ndarray)
         self.offsets: npt.NDArray[np.int64] = np.load(folder / OFFSETS, mmap_mode="r").view(np.ndarray)
+
+    @cached_property
+    def tokens(self) -> npt.NDArray[Any]:
+        """Token ids of all rows, one behind the other."""
+        return np.load(self.folder / TOKENS, mmap_mode="r").view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

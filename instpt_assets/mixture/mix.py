@@ -88,7 +88,7 @@ def build_mixture(
 
     Args:
         mixture: the arm's components.
-        raw: `tokenized_raw` of each shard.
+        raw: `tokenized_raw` of each shard; here and below, offsets and tables of rows are read, tokens are not.
         augmented: `tokenized_augmented` of the same shards, exactly if the corpus component names a pair set; its documents leave `raw`.
         instructions: `tokenized_instructions`, if the mixture has `tuning` or `general`.
         seed: of all orders.

@@ -5,6 +5,7 @@ from pathlib import Path
 import boto3
 import polars as pl
 import pytest
+from light_project import CORPUS
 from project_folder import ProjectFolder
 
 from instpt_assets.store.store import Store
@@ -12,11 +13,12 @@ from instpt_assets.store.store import Store
 pytestmark = pytest.mark.timeout(200)
 
 
-def test_corpus_and_tokens_are_materialized_on_s3_and_found_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_tokens_and_mixture_are_materialized_on_s3_and_found_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTPT_CACHE", str(tmp_path / "cache"))
     boto3.client("s3").create_bucket(Bucket="pretraining")
     folder = ProjectFolder(tmp_path / "project", store="s3://pretraining/store")
-    selection = 'key:"raw_corpus" or key:"document_signatures" or key:"duplicate_documents" or key:"clean_corpus" or key:"tokenizer" or key:"tokenized_raw"'
+    assets = (*CORPUS, "tokenizer", "tokenized_raw", "vanilla/tokenized_mixture")
+    selection = " or ".join(f'key:"{asset}"' for asset in assets)
     result = folder.materialize("--select", selection)
     assert result.returncode == 0, result.stderr[-3000:]
     assert not (tmp_path / "project" / "store").exists()
@@ -26,6 +28,10 @@ def test_corpus_and_tokens_are_materialized_on_s3_and_found_again(s3: str, tmp_p
     artifact = store.current("mine", "clean_corpus", "notes--a")
     assert artifact is not None
     assert pl.read_parquet(artifact.tables()).height == 8
+
+    # A mixture is made from offsets and tables of rows: no token is downloaded for it.
+    assert len(list((tmp_path / "cache" / "tokenized_raw").rglob("offsets.npy"))) == 2
+    assert not list((tmp_path / "cache" / "tokenized_raw").rglob("tokens.npy"))
 
     again = folder.materialize("--select", selection)
     assert again.returncode == 0 and ": made" not in again.stdout + again.stderr

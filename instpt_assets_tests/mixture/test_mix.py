@@ -100,6 +100,15 @@ def test_every_token_of_the_sequences_is_a_token_of_a_named_row_and_none_is_lost
     assert 0 <= len(whole) - 20 * BATCH == statistics["cut_tokens"] < len(expected[-1])
 
 
+def test_no_token_is_read(raw: dict[str, Path], augmented: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
+    mixture = [corpus("synthesized", ratio=0.9), tuning(ratio=0.1, max_repetition=20.0)]
+    build(tmp_path / "with", mixture, raw, augmented=augmented, instructions=instructions)
+    for folder in folders(raw, augmented, instructions).values():
+        (folder / "tokens.npy").unlink()
+    build(tmp_path / "without", mixture, raw, augmented=augmented, instructions=instructions)
+    assert (tmp_path / "with" / "order.npy").read_bytes() == (tmp_path / "without" / "order.npy").read_bytes()
+
+
 def test_the_loss_is_on_all_tokens(raw: dict[str, Path], tmp_path: Path) -> None:
     build(tmp_path / "out", [corpus()], raw)
     ids, labels = MixtureSequences(tmp_path / "out", folders(raw)).sequence(7)
