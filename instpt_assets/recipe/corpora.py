@@ -14,7 +14,7 @@ class Corpus(Part):
     """One corpus: every file behind `source` is a shard."""
 
     source: Source
-    """A file, a folder, a glob, `s3://…`, `hf://…`, or `pydoc://<set>` (documentation installed beside this Python; query: `include`, `exclude`: dotted module prefixes, comma-separated; `shards`: how many)."""
+    """A file, a folder, a glob, `s3://…`, `hf://…`, or `pydoc://<set>` (documentation installed beside this Python; query: `include`, `exclude`: dotted module prefixes, comma-separated; `shards`: how many). Relative paths follow the current folder, not the recipe's."""
     format: Format | None = None
     """Format of the files; by default told by each file's ending."""
     text_field: str = "text"

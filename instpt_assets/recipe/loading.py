@@ -28,7 +28,8 @@ def load_recipe(name_or_path: str | None = None) -> Recipe:
 
     What a file says goes over what it extends: settings field by field, at any depth (`synthesizer: {optimization: {learning_rate: 0.001}}`
     changes nothing else); lists, and the mappings by the user's own names (corpora, pair sets, arms, sources of the tuning), as a whole.
-    A model given by name takes the place of a shape, and the other way round. `null` takes a setting back to "none".
+    A model given by name takes the place of a shape, and the other way round. `null` removes a setting that may be missing.
+    Relative paths, here and in the recipe, follow the current folder, not the file's.
 
     Raises:
         ConfigurationError: it does not exist or is not valid; the message names every wrong field.

@@ -16,7 +16,7 @@ class GeneralInstructions(Part):
     """General instructions without context, mixed into continual pre-training or used for instruction tuning."""
 
     source: str = Field(min_length=1)
-    """JSON Lines with `instruction` and `response` (and, optionally, `reasoning`)."""
+    """JSON Lines with `instruction` and `response` (and, optionally, `reasoning`). A relative path follows the current folder."""
     max_examples: int | None = Field(default=None, ge=1)
     """At most so many, in the source's order."""
 

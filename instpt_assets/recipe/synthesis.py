@@ -16,7 +16,7 @@ class TuningSource(Part):
     """One task set for tuning: contexts with instruction-response pairs."""
 
     source: Source
-    """JSON Lines (plain, .gz, .zst) with `context` and `pairs` [{question, answer, options, rationale}], or `pydoc://…` from which pairs with known answers are derived by rules."""
+    """JSON Lines (plain, .gz, .zst) with `context` and `pairs` [{question, answer, options, rationale}], or `pydoc://…` from which pairs with known answers are derived by rules. Relative paths follow the current folder."""
     max_examples: int = Field(default=10_000, ge=1)
     """At most so many contexts; those with the most pairs stay (PAPER.md section 1)."""
 
