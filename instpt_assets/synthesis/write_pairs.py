@@ -6,6 +6,7 @@ two as a rule.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from instpt_assets.errors import UserError
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import PairSet
 from instpt_assets.store.manifest import Spec
@@ -31,6 +33,7 @@ Committed = Callable[[Spec, bool], None]
 StartEngine = Callable[[Path, PairSet, Execution, int], Engine]
 
 CLEAN_CORPUS = "clean_corpus"
+_LOG = logging.getLogger(__name__)
 _REPORT_SECONDS = 5.0
 _ROW_GROUP = 1024
 _PAIR = pa.struct([("instruction", pa.string()), ("response", pa.string()), ("options", pa.list_(pa.string())), ("reasoning", pa.string())])
@@ -53,7 +56,7 @@ SCHEMA = pa.schema(
 status `ok` belong into one augmented text, by `shot`. Passages that were not selected have neither chain nor shot nor completion."""
 
 
-class SynthesisError(Exception):
+class SynthesisError(UserError):
     """Some shards have no pairs; the message names them and says why."""
 
 
@@ -171,7 +174,7 @@ class _Run:
             ) from error
         finally:
             for shard in self._open.values():
-                shard.log.flush()
+                self._keep_finished(shard)
             if self._engine is not None:
                 self._engine.close()
         if self._failures:
@@ -239,6 +242,12 @@ class _Run:
             self._fail(shard.spec, error)
         else:
             self._committed(shard.spec, False)
+
+    def _keep_finished(self, shard: _Shard) -> None:
+        try:
+            shard.log.flush()
+        except Exception:  # what ended the run must not be hidden by what failed behind it
+            _LOG.exception("%s: the chains that finished last are not kept", shard.spec.partition)
 
     def _fail(self, spec: Spec, error: Exception) -> None:
         self._failures[spec.partition] = error

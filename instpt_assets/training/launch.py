@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from instpt_assets.errors import UserError
 from instpt_assets.training.distributed import set_threads
 from instpt_assets.training.job import Progress, TrainingJob, run_job
 
@@ -20,7 +21,7 @@ _MARK = "instpt-training "
 _END_SECONDS = 30.0
 
 
-class TrainingFailed(Exception):
+class TrainingFailed(UserError):
     """A process of a training ended with an error."""
 
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedModel
 
+from instpt_assets.errors import UserError
 from instpt_assets.recipe.execution import Device, TrainingExecution
 from instpt_assets.recipe.training import Optimization
 from instpt_assets.training.batches import SequenceSource, StepBatch, plan_steps
@@ -37,7 +38,7 @@ PROGRESS_SECONDS = 10.0
 _SAVING_SHARE = 0.05  # at most so much of the time goes into saving state
 
 
-class Diverged(Exception):
+class Diverged(UserError):
     """Loss or gradients are no longer finite."""
 
 

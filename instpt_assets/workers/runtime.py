@@ -6,6 +6,7 @@ only argument (messages are then printed). The store is the truth: messages carr
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ from typing import Any
 from dagster_pipes import open_dagster_pipes
 from pydantic import BaseModel, ConfigDict
 
+from instpt_assets.errors import UserError
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.store.making import Inputs, find_or_make
 from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import Store, StoreError
+from instpt_assets.store.store import Store
 
 Report = Callable[[Mapping[str, Any]], None]
 Make = Callable[[Spec, Inputs, Execution, Path, Report], dict[str, Any]]
+
+
+class ArtifactsFailed(UserError):
+    """Some artifacts of a task could not be made; the message names them and says why."""
 
 
 class Task(BaseModel):
@@ -50,7 +56,7 @@ def _run(body: Callable[[Task, Store, Report], None], text: str, report: Report)
         body(task, Store(task.store), report)
     except Exception as error:
         report({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
-        if isinstance(error, StoreError | ValueError):  # the message says what to do; where it was noticed helps nobody
+        if _is_for_users(error):
             sys.exit(1)
         raise
 
@@ -58,23 +64,40 @@ def _run(body: Callable[[Task, Store, Report], None], text: str, report: Report)
 def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda store, spec: None) -> None:
     """Make each of the task's artifacts that the store lacks, one after another, and report each as it is committed.
 
+    One that fails does not stop those behind it; the worker fails when all have had their turn.
+
     Args:
         make: makes one artifact.
         committed: called when an artifact is in the store, before it is reported.
     """
 
     def body(task: Task, store: Store, report: Report) -> None:
+        failures = []
         for job in task.jobs:
+            label = {"kind": "progress", "asset": job.asset, "partition": job.partition}
 
-            def build(spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:
-                label = {"kind": "progress", "asset": spec.asset, "partition": spec.partition}
+            def build(spec: Spec, inputs: Inputs, out: Path, label: dict[str, str] = label) -> dict[str, Any]:
                 return make(spec, inputs, task.execution, out, lambda message: report({**label, **message}))
 
-            made = find_or_make(store, job, build)
-            committed(store, job)
-            report_committed(report, job, reused=made.reused)
+            try:
+                made = find_or_make(store, job, build)
+                committed(store, job)
+            except Exception as error:  # only its text is kept: a traceback would hold on to model and optimizer
+                if not _is_for_users(error):
+                    traceback.print_exc()
+                failures.append(f"{job.asset}/{job.partition}: {type(error).__name__}: {error}")
+                report({**label, "stage": "failed", "error": f"{type(error).__name__}: {error}"})
+            else:
+                report_committed(report, job, reused=made.reused)
+        if failures:
+            count = f"{len(failures)} of {len(task.jobs)} artifacts failed: " if len(task.jobs) > 1 else ""
+            raise ArtifactsFailed(count + "; ".join(failures))
 
     run_task(body)
+
+
+def _is_for_users(error: Exception) -> bool:
+    return isinstance(error, UserError | ValueError)
 
 
 def report_committed(report: Report, spec: Spec, *, reused: bool) -> None:

@@ -185,6 +185,20 @@ def test_a_run_that_broke_off_is_continued_and_keeps_what_was_committed(bench: B
     assert bench.progress_files() == []
 
 
+def test_what_ended_a_run_is_told_though_its_last_chains_cannot_be_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(log: ProgressLog) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(module, "ProgressLog", lambda store, spec: ProgressLog(store, spec, max_chains=100))
+    monkeypatch.setattr(ProgressLog, "flush", fail)
+    with pytest.raises(SynthesisError, match="engine was lost: RuntimeError: out of memory"):
+        bench.run(bench.job("books--0000", DOCUMENTS), raise_after=3)
+    assert bench.engines[0].closed
+    assert "books--0000" in caplog.text and "the disk is full" in caplog.text
+
+
 def test_a_continued_run_gives_the_same_table_as_one_without_a_break(bench: Bench, tmp_path: Path, tokenizer: Tokenizer) -> None:
     spec = bench.job("books--0000", DOCUMENTS)
     with pytest.raises(SynthesisError):
