@@ -93,12 +93,21 @@ def compare(score_tables: Iterable[Path], arms: Sequence[str]) -> list[Compared]
 
 
 def shown(compared: Iterable[Compared], metrics: Mapping[str, str]) -> list[Compared]:
-    """One metric a task, for tables and plots: the one that `metrics` names, else the first of the usual ones."""
+    """One metric a task, for tables and plots: the one that `metrics` names, else the first of the usual ones.
+
+    Raises:
+        ValueError: a task has no metric of the name that `metrics` gives.
+    """
     rows = list(compared)
     available: dict[str, set[str]] = {}
     for row in rows:
         available.setdefault(row.task, set()).add(row.metric)
-    chosen = {task: next((m for m in (metrics.get(task), *_SHOWN) if m in found), min(found)) for task, found in available.items()}
+    for task, metric in metrics.items():
+        if metric not in available.get(task, {metric}):
+            raise ValueError(
+                f"evaluation.harness_tasks: {task} has no finite scores of metric '{metric}': name one of {', '.join(sorted(available[task]))}, or none"
+            )
+    chosen = {task: metrics.get(task) or next((m for m in _SHOWN if m in found), min(found)) for task, found in available.items()}
     return [row for row in rows if row.metric == chosen[row.task]]
 
 

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def prepare(evaluation: Evaluation, folder: Path) -> PreparedTasks:
         folder: an existing folder for the task files; needed as long as checkpoints are scored.
 
     Raises:
-        ValueError: the held-out documentation is not installed or too small.
+        ValueError: the held-out documentation is not installed or too small, or lm-eval has no task of a name.
     """
     if not evaluation.harness_tasks:
         # Nothing is to be fetched; without these, libraries ask the hub on a machine that may have no network.
@@ -68,8 +69,24 @@ def prepare(evaluation: Evaluation, folder: Path) -> PreparedTasks:
     chosen = random.Random(evaluation.seed).sample(documents, min(len(documents), evaluation.num_examples))
     write_task_files(local, folder)
     manager = TaskManager(include_path=str(folder) if local else None, include_defaults=bool(evaluation.harness_tasks))
+    check_task_names([task.task for task in evaluation.harness_tasks], manager.all_tasks)
     texts = {document.name: document.text for document in sorted(chosen, key=lambda d: d.name)}
     return PreparedTasks(evaluation, {task.name: task for task in local}, texts, manager)
+
+
+def check_task_names(names: Iterable[str], known: Collection[str]) -> None:
+    """Refuse names of tasks, groups and tags that lm-eval does not know.
+
+    Raises:
+        ValueError: it lacks some; the message has what is spelt most like them.
+    """
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known)
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(
+                f"evaluation.harness_tasks: lm-eval {version('lm-eval')} has no task '{name}'{meant} (`lm-eval ls tasks` lists all)"
+            )
 
 
 def write_task_files(tasks: Iterable[LocalTask], folder: Path) -> None:
@@ -92,8 +109,8 @@ def evaluate_checkpoint(
 ) -> CheckpointScores:
     """Score one checkpoint on everything.
 
-    The model runs in the data type of its checkpoint, with log-softmax in float32. Every prompt and document follows the tokenizer's
-    `<s>`, as in pre-training.
+    The model runs in the data type of its checkpoint, with log-softmax in float32. Prompts follow the tokenizer's `<s>`
+    where it has one apart from `</s>`, and nothing elsewhere; documents follow `<s>`, or else `</s>`.
 
     Args:
         checkpoint: a Hugging Face folder (or hub name) with model and tokenizer.

@@ -15,8 +15,8 @@ class HarnessTask(Part):
     """Its name in lm-eval, e.g. `arc_easy`."""
     num_fewshot: int = Field(default=0, ge=0)
     """Examples in front of each question."""
-    metric: str = "acc_norm"
-    """The metric that the report shows (every metric is kept)."""
+    metric: str | None = None
+    """The metric that the report shows (every metric is kept); by default `acc_norm`, `acc` or `exact_match`, the first that the task has."""
 
 
 class Evaluation(Part):

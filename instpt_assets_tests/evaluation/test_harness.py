@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from instpt_assets.evaluation.bits_per_byte import measure_bits
-from instpt_assets.evaluation.harness import PreparedTasks, evaluate_checkpoint, load_tokenizer, prepare
+from instpt_assets.evaluation.harness import PreparedTasks, check_task_names, evaluate_checkpoint, load_tokenizer, prepare
 from instpt_assets.evaluation.scores import EXAMPLE_SCHEMA, SCORE_SCHEMA, write_scores
 from instpt_assets.recipe.evaluation import Evaluation, HarnessTask
 
@@ -93,6 +93,12 @@ def test_a_group_is_scored_with_its_number_of_shots_and_limit(tiny_checkpoint: P
     assert len(one_shot) == 3
     assert all(e.prompt.count("Q:") == 2 for e in one_shot)
     assert [e.target for e in one_shot] == ["a", "bb", "a"]
+
+
+def test_a_task_that_lm_eval_lacks_is_refused_with_what_is_near() -> None:
+    check_task_names(["arc_easy"], ["arc_challenge", "arc_easy"])
+    with pytest.raises(ValueError, match="has no task 'arc_eazy'; did you mean arc_easy"):
+        check_task_names(["arc_easy", "arc_eazy"], ["arc_easy", "boolq"])
 
 
 def test_prompts_begin_with_one_bos(tiny_checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from instpt_assets.evaluation.comparison import compare
+from instpt_assets.evaluation.comparison import compare, shown
 from instpt_assets.evaluation.report import COMPARISON_SCHEMA, build_report
 from instpt_assets.evaluation.scores import CheckpointScores, Example, Score, not_finite, write_scores
 
@@ -110,3 +110,11 @@ def test_scores_of_different_task_versions_are_not_compared(tmp_path: Path) -> N
 def test_an_unknown_arm_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="arm 'instruct' is none of vanilla"):
         compare(_tables(tmp_path), ["vanilla"])
+
+
+def test_the_metric_that_a_task_names_is_shown_or_refused(tmp_path: Path) -> None:
+    rows = compare(_tables(tmp_path), ["vanilla", "instruct"])
+    assert {r.metric for r in shown(rows, {}) if r.task == "quiz"} == {"acc_norm"}
+    assert {r.metric for r in shown(rows, {"quiz": "acc"}) if r.task == "quiz"} == {"acc"}
+    with pytest.raises(ValueError, match="quiz has no finite scores of metric 'nonsense': name one of acc, acc_norm, or none"):
+        shown(rows, {"quiz": "nonsense"})
