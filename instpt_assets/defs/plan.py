@@ -5,6 +5,7 @@ An asset asks for its spec before it works, the schedule and the command line to
 
 from collections.abc import Iterable
 from functools import cache, cached_property
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 from instpt_assets.corpus.documentation import documentation_digest
@@ -148,7 +149,7 @@ class Plan:
         return {"name": shard.corpus, **corpus.hashed()}, [source_input(shard.url, shard_digest(shard))]
 
     def _document_signatures(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        return self.recipe.deduplication.hashed(), self._inputs("raw_corpus", [key])
+        return self.recipe.deduplication.hashed(without={"threshold"}), self._inputs("raw_corpus", [key])
 
     def _duplicate_documents(self) -> tuple[dict[str, Any], Iterable[Input]]:
         keys = [key for key in self.registered_shards if self.store.current(self.recipe.name, "document_signatures", key) is not None]
@@ -250,19 +251,19 @@ class Plan:
         ]
 
     def _eval_scores(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        return self.recipe.evaluation.hashed(), [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._held_out()]
+        return self._scoring(), [*self._inputs(f"{arm}/pretrained_checkpoint", [seed]), *self._held_out()]
 
     def _instruction_tuned_eval_scores(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        return self.recipe.evaluation.hashed(), [*self._inputs(f"{arm}/instruction_tuned_checkpoint", [seed]), *self._held_out()]
+        return self._scoring(), [*self._inputs(f"{arm}/instruction_tuned_checkpoint", [seed]), *self._held_out()]
 
     def _comparison_report(self) -> tuple[dict[str, Any], Iterable[Input]]:
         stages = ["eval_scores", *(["instruction_tuned_eval_scores"] if self.recipe.instruction_tuning else [])]
         inputs = [i for stage in stages for arm in self.recipe.arms for i in self._inputs(f"{arm}/{stage}", self.recipe.seeds)]
-        metrics = {task.task: task.metric for task in self.recipe.evaluation.harness_tasks}
+        metrics = {task.task: task.metric for task in self.recipe.evaluation.harness_tasks if task.metric is not None}
         return {"arms": list(self.recipe.arms), "metrics": metrics}, inputs
 
     def _at_revision(self, part: Synthesizer | TokenizerRecipe | Pretraining, files: tuple[str, ...]) -> tuple[dict[str, Any], list[Input]]:
-        """The part as it is hashed, its base model pinned to the revision that it has now, and that revision as an input."""
+        """The part as it is hashed, with what its base model is now in the place of its name, and that revision as an input."""
         if not isinstance(part.model, str):
             return part.hashed(), []
         found = self._base_model(part.model, files)
@@ -271,6 +272,11 @@ class Plan:
     def _held_out(self) -> list[Input]:
         url = self.recipe.evaluation.held_out
         return [] if url is None else [source_input(url, documentation_digest(url))]
+
+    def _scoring(self) -> dict[str, Any]:
+        # Every metric is kept: the one that a task names is only shown. What a task asks, and how, is lm-eval's release.
+        evaluation = self.recipe.evaluation.hashed(without={"harness_tasks": {"__all__": {"metric"}}})
+        return {"evaluation": evaluation, "lm_eval": version("lm-eval")}
 
     def _inputs(self, asset: str, partitions: Iterable[str] = ("all",)) -> list[Input]:
         return [self.current(asset, partition).manifest.as_input() for partition in partitions]

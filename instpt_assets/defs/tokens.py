@@ -1,6 +1,5 @@
 """[tokens] tokenizer, tokenized_raw, tokenized_instructions."""
 
-import json
 from collections.abc import Iterator
 
 import dagster as dg
@@ -11,8 +10,8 @@ from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, pinned, same
 from instpt_assets.defs.project import Project
 from instpt_assets.mixture.instructions import tokenize_instructions
 from instpt_assets.mixture.tokenized import tokenize_raw
-from instpt_assets.mixture.tokenizer import make_tokenizer
-from instpt_assets.recipe.training import TokenizerRecipe
+from instpt_assets.mixture.tokenizer import FILES, make_tokenizer
+from instpt_assets.training.base_models import planned_base_model
 
 GROUP = "tokens"
 
@@ -29,10 +28,10 @@ def token_assets(project: Project) -> list[dg.AssetsDefinition]:
             project,
             "tokenizer",
             lambda spec, inputs, out: make_tokenizer(
-                # As the spec has it: a base model at the revision that the identity stands for.
-                TokenizerRecipe.model_validate_json(json.dumps(spec.recipe)),
+                recipe.tokenizer,
                 [path for artifact in inputs.values() for path in artifact.tables()],
                 out=out,
+                base_model=planned_base_model(spec, FILES).folder() if recipe.tokenizer.model else None,
             ),
         )
 

@@ -58,21 +58,21 @@ class Encoder:
             yield list(zip(batch, encode([text(item) for item in batch], add_special_tokens=False), strict=True))
 
 
-def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, out: Path) -> dict[str, Any]:
+def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, base_model: Path | None = None, out: Path) -> dict[str, Any]:
     """The recipe's tokenizer in `out/tokenizer/`: trained on the pinned shards, or the base model's.
 
     Args:
         recipe: which.
         clean_tables: tables of the pinned shards of `clean_corpus`; unused if the recipe names a model.
+        base_model: folder of the model that the recipe names.
         out: the artifact's folder.
 
     Returns:
         Statistics of `train_tokenizer` or `copy_tokenizer`.
     """
     if recipe.model is not None:
-        from instpt_assets.training.base_models import find_base_model
-
-        return copy_tokenizer(find_base_model(recipe.model, FILES).folder(), out=out)
+        assert base_model is not None, "the recipe takes a base model's tokenizer"
+        return copy_tokenizer(base_model, out=out)
     from instpt_assets.corpus.tables import read_rows
 
     assert recipe.vocab_size is not None, "a recipe without model has vocab_size"

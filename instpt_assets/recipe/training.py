@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
-from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.base import LATER, Part
 
 
 class ModelShape(Part):
@@ -120,7 +120,7 @@ class Pretraining(Part):
     """Tokens a packed training sequence."""
     optimization: Optimization
     """Steps and optimizer."""
-    checkpoint_steps: tuple[PositiveInt, ...] = ()
+    checkpoint_steps: Annotated[tuple[PositiveInt, ...], LATER] = ()
     """Steps, ascending, after which a checkpoint is kept and scored beside the last."""
 
     @model_validator(mode="after")
@@ -131,13 +131,6 @@ class Pretraining(Part):
                 f"checkpoint_steps {list(steps)} must ascend and end before the last step, {last} (token_budget / batch_tokens)"
             )
         return self
-
-    def hashed(self) -> dict[str, object]:
-        """As of any part; no `checkpoint_steps` are as if there were no such field, so that it changes no identity that was before it."""
-        hashed = super().hashed()
-        if not self.checkpoint_steps:
-            del hashed["checkpoint_steps"]
-        return hashed
 
 
 class InstructionTuning(Part):

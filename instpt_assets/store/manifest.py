@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+SOURCE = "source:"
+"""How the asset begins, before a URL, of an input that is no artifact."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,8 +41,13 @@ class Spec(_Frozen):
 
     @property
     def identity(self) -> str:
-        """20 hexadecimal digits of SHA-256 over recipe part, code version and the inputs' digests."""
-        made_from = sorted([i.asset, i.partition, i.digest] for i in self.inputs)
+        """20 hexadecimal digits of SHA-256 over recipe part, code version and the inputs' digests.
+
+        A source counts by its content, wherever it lies; its URL only tells several apart.
+        """
+        sources = [i.asset for i in self.inputs if i.asset.startswith(SOURCE)]
+        names = dict.fromkeys(sources, SOURCE) if len(sources) == 1 else {}
+        made_from = sorted([names.get(i.asset, i.asset), i.partition, i.digest] for i in self.inputs)
         return _sha256(canonical_json({"recipe": self.recipe, "code_version": self.code_version, "inputs": made_from}))[:20]
 
     def input(self, asset: str, partition: str | None = None) -> Input:

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from instpt_assets.corpus.shards import file_digest
+from instpt_assets.store.manifest import SOURCE, Spec
 
 WEIGHT_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
 """Patterns of the files that a model is loaded from; only safetensors."""
@@ -39,12 +40,12 @@ class BaseModel:
 
     @property
     def pinned(self) -> str:
-        """What a recipe would write to get this one: the folder, or `name@commit`."""
-        return f"{self.name}@{self.commit}" if self.commit else self.name
+        """What stands for it in identities: `name@commit`, or a folder's content, wherever it is mounted."""
+        return f"{self.name}@{self.commit}" if self.commit else f"sha256:{self.digest}"
 
     @property
     def url(self) -> str:
-        """The folder, or `hf://name@commit`."""
+        """Where it is: the folder, or `hf://name@commit`."""
         return f"hf://{self.pinned}" if self.commit else self.name
 
     def folder(self) -> Path:
@@ -60,13 +61,14 @@ def find_base_model(model: str, patterns: Sequence[str], *, digest: str | None =
     """The base model as it is now. Asks the hub only for a revision that is no commit, and takes what its cache knows where there is no hub.
 
     Args:
-        model: as a recipe names it: a folder, `name`, or `name@revision`.
+        model: as a recipe names it (a folder, `name`, or `name@revision`), or the `url` of one that was found before.
         patterns: of the files that count, e.g. `WEIGHT_FILES`.
         digest: what it must be; any by default.
 
     Raises:
         BaseModelError: it does not exist, the revision cannot be told, a folder lacks a file, or its content is another.
     """
+    model = model.removeprefix("hf://")
     path = Path(model).expanduser()
     if path.is_dir():
         found = BaseModel(model, None, _folder_digest(path, patterns), tuple(patterns))
@@ -77,6 +79,16 @@ def find_base_model(model: str, patterns: Sequence[str], *, digest: str | None =
     if digest not in (None, found.digest):
         raise BaseModelError(f"the base model '{model}' has changed since this was planned: materialize again")
     return found
+
+
+def planned_base_model(spec: Spec, patterns: Sequence[str]) -> BaseModel:
+    """The base model among the spec's inputs, at exactly the revision that its identity stands for.
+
+    Raises:
+        BaseModelError: it cannot be had, or a local folder has changed since.
+    """
+    source = next(i for i in spec.inputs if i.asset.startswith(SOURCE))
+    return find_base_model(source.asset.removeprefix(SOURCE), patterns, digest=source.digest)
 
 
 def _folder_digest(folder: Path, patterns: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from instpt_assets.workers.runtime import Report, run_worker
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
     """Score every checkpoint of the artifact, the intermediate ones in order, then the last; what has no finite value is listed as `left_out`."""
-    tasks = _prepared(json.dumps(spec.recipe, sort_keys=True))  # before torch: it sets what libraries read when they are imported
+    planned, here = spec.recipe["lm_eval"], version("lm-eval")
+    if planned != here:
+        raise ValueError(f"planned for lm-eval {planned}, but this worker has {here}: install the same release where it runs")
+    # Before torch: it sets what libraries read when they are imported.
+    tasks = _prepared(json.dumps(spec.recipe["evaluation"], sort_keys=True))
 
     import torch
 

@@ -9,9 +9,9 @@ from instpt_assets.recipe.training import Pretraining
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import resolve
-from instpt_assets.training.base_models import WEIGHT_FILES
+from instpt_assets.training.base_models import WEIGHT_FILES, planned_base_model
 from instpt_assets.workers.runtime import Report
-from instpt_assets.workers.training import base_model_folder, run_training_worker, seed_number, state_folder
+from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
 
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     pretraining = Pretraining.model_validate_json(json.dumps(spec.recipe["pretraining"]))
     model = pretraining.model
     if isinstance(model, str):
-        model = str(base_model_folder(spec, model, WEIGHT_FILES))
+        model = str(planned_base_model(spec, WEIGHT_FILES).folder())
     arm = spec.asset.partition("/")[0]
     mixture = inputs[f"{arm}/tokenized_mixture", spec.partition]
     # The mixture copies no token: it names the tokenized artifacts that it was made from.

@@ -2,13 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import Store, cache_folder
-from instpt_assets.training.base_models import find_base_model
 from instpt_assets.workers.runtime import Make, run_worker
 
 
@@ -22,16 +20,6 @@ def run_training_worker(make: Make) -> None:
 def state_folder(spec: Spec, inputs: Inputs) -> Path:
     """Where a training keeps its state: in the store, or (S3) in this machine's cache."""
     return _progress_folder(next(iter(inputs.values())).store, spec)
-
-
-def base_model_folder(spec: Spec, model: str, patterns: Sequence[str]) -> Path:
-    """The folder of the spec's base model, at exactly the revision that its identity stands for.
-
-    Raises:
-        ValueError: the model cannot be had, or a local folder has changed since.
-    """
-    digest = next(i.digest for i in spec.inputs if i.asset.startswith("source:"))
-    return find_base_model(model, patterns, digest=digest).folder()
 
 
 def seed_number(spec: Spec) -> int:

@@ -10,9 +10,9 @@ from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import Synthesizer
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
-from instpt_assets.training.base_models import WEIGHT_FILES
+from instpt_assets.training.base_models import WEIGHT_FILES, planned_base_model
 from instpt_assets.workers.runtime import Report
-from instpt_assets.workers.training import base_model_folder, run_training_worker, state_folder
+from instpt_assets.workers.training import run_training_worker, state_folder
 
 SEED = 0
 
@@ -27,7 +27,7 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     clean_tables = tuple(table for artifact in pinned for table in artifact.tables())
     model = synthesizer.model
     if isinstance(model, str):
-        folder = base_model_folder(spec, model, (*WEIGHT_FILES, *TOKENIZER_FILES))
+        folder = planned_base_model(spec, (*WEIGHT_FILES, *TOKENIZER_FILES)).folder()
         model, tokenizer = str(folder), copy_tokenizer(folder, out=out)
     else:
         tokenizer = _train_tokenizer(synthesizer, clean_tables, out)

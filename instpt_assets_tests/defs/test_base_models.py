@@ -62,6 +62,19 @@ def test_the_weights_of_a_local_model_enter_what_is_trained_from_it(light: Light
     assert changed(base / "config.json", light) == [False, True, True]
 
 
+def test_where_a_local_model_lies_does_not_matter(light: LightProject, base: Path, tmp_path: Path) -> None:
+    before = identities(light)
+    (tmp_path / "mount").symlink_to(base)
+    folder = str(tmp_path / "mount")
+    recipe = light.project.recipe
+    assert recipe.synthesizer is not None
+    moved = {name: getattr(recipe, name).model_copy(update={"model": folder}) for name in ("tokenizer", "pretraining", "synthesizer")}
+    plan = Plan(recipe.model_copy(update=moved), light.project.store)
+    checkpoint = plan.spec("vanilla/pretrained_checkpoint", "seed-0")
+    assert (plan.spec("tokenizer").identity, plan.spec("instruction_synthesizer").identity, checkpoint.identity) == before
+    assert checkpoint.input(f"source:{folder}").digest in str(checkpoint.recipe)
+
+
 def test_its_tokenizer_enters_what_encodes_with_it(light: LightProject, base: Path) -> None:
     assert changed(base / "tokenizer.json", light) == [True, True, False]
 

@@ -92,7 +92,7 @@ def test_the_recipe_decides_between_training_and_copying(folder: Path, tmp_path:
     table = tmp_path / "data-00000.parquet"
     pl.DataFrame({"document_id": [str(i) for i in range(200)], "text": texts()}).write_parquet(table)
     trained = make_tokenizer(TokenizerRecipe(vocab_size=400, pinned_shards=("c--0",)), [table], out=tmp_path / "a")
-    copied = make_tokenizer(TokenizerRecipe(model=str(folder)), [], out=tmp_path / "b")
+    copied = make_tokenizer(TokenizerRecipe(model="org/model"), [], base_model=folder, out=tmp_path / "b")
     assert trained["num_texts"] == 200
     assert trained["vocab_size"] == copied["vocab_size"]
     assert (tmp_path / "a/tokenizer/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer/tokenizer.json").read_bytes()

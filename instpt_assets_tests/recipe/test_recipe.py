@@ -1,12 +1,16 @@
 """Recipes and executions: what is valid, and what the errors say."""
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 
+from instpt_assets.recipe.base import LATER, Part
 from instpt_assets.recipe.loading import ConfigurationError, bundled, load_execution, load_recipe
+from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.recipe.synthesis import PairSet
 
 
@@ -101,12 +105,28 @@ def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[s
     assert "[" not in str(error.value).split(message)[0] and ".str:" not in str(error.value)
 
 
-def test_checkpoint_steps_are_hashed_where_there_are_any(tmp_path: Path) -> None:
+def test_a_field_that_came_later_is_hashed_where_it_says_something(tmp_path: Path) -> None:
     without = load_recipe("demo").pretraining.hashed()
     some = load_recipe(str(demo_with(tmp_path, pretraining__checkpoint_steps=[1, 2]))).pretraining.hashed()
     assert some == {**without, "checkpoint_steps": [1, 2]}
     none = load_recipe(str(demo_with(tmp_path, pretraining__checkpoint_steps=[]))).pretraining.hashed()
     assert none == without and "checkpoint_steps" not in none
+
+
+def test_a_later_field_within_another_part_is_left_out_too() -> None:
+    class Inner(Part):
+        old: int = 1
+        new: Annotated[int, LATER] = 2
+
+    class Outer(Part):
+        inner: Inner = Inner()
+        several: tuple[Inner, ...] = (Inner(), Inner(new=3))
+
+    assert Outer().hashed() == {"inner": {"old": 1}, "several": [{"old": 1}, {"old": 1, "new": 3}]}
+    assert Outer().hashed(without={"inner": {"old"}, "several": {"__all__": {"new"}}}) == {
+        "inner": {},
+        "several": [{"old": 1}, {"old": 1}],
+    }
 
 
 def test_without_a_wired_start_any_shape_will_do(tmp_path: Path) -> None:
@@ -187,3 +207,60 @@ def test_a_recipe_that_extends_another_needs_a_name_of_its_own(tmp_path: Path) -
     file.write_text("extends: demo\n")
     with pytest.raises(ConfigurationError, match="needs a name of its own"):
         load_recipe(str(file))
+
+
+EVERY_SECTION: dict[str, Any] = {
+    "name": "all",
+    "corpora": {"topics": {"source": "pydoc://topics"}},
+    "tuning": {"sources": {"topics": {"source": "pydoc://topics"}}},
+    "synthesizer": {
+        "model": {
+            "hidden_size": 96,
+            "num_layers": 2,
+            "num_heads": 3,
+            "intermediate_size": 8,
+            "rope_theta": 1e6,
+            "tie_word_embeddings": True,
+        },
+        "vocab_size": 512,
+        "pinned_shards": ["topics--0000"],
+        "curriculum": {},
+        "optimization": {"token_budget": 4_096_000, "batch_tokens": 4096, "learning_rate": 0.001},
+        "sequence_length": 2048,
+    },
+    "pair_sets": {"synthesized": {"max_model_len": 2048}},
+    "general_instructions": {"source": "general.jsonl"},
+    "tokenizer": {"model": "org/base"},
+    "pretraining": {"model": "org/base", "optimization": {"token_budget": 8192, "batch_tokens": 4096, "learning_rate": 0.001}},
+    "instruction_tuning": {"optimization": {"token_budget": 8192, "batch_tokens": 4096, "learning_rate": 0.001}},
+    "arms": {"vanilla": {"mixture": [{"component": "corpus"}]}},
+    "evaluation": {"harness_tasks": [{"task": "piqa"}]},
+}
+
+
+GOLDEN = {
+    "corpora": "fe2c3f3ad29b",
+    "cleaning": "5e37ee7720a5",
+    "deduplication": "362d8809b635",
+    "tuning": "48e517992120",
+    "synthesizer": "543b479fc5f1",
+    "pair_sets": "3fdf28948002",
+    "layouts": "0a814711a41c",
+    "general_instructions": "85d47122a775",
+    "tokenizer": "fa9b7c2fee70",
+    "pretraining": "62138e790b15",
+    "instruction_tuning": "d3a2607e67cc",
+    "arms": "b75a9c499440",
+    "evaluation": "8c15df937e00",
+}
+
+
+def test_a_new_release_hashes_a_recipe_as_the_last_one_did() -> None:
+    """Golden: a new field changes what it is in, and all that was made with it, unless it is marked `LATER`."""
+    recipe = Recipe.model_validate_json(json.dumps(EVERY_SECTION))
+    found = {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+        for name, value in recipe.hashed().items()
+        if name not in ("name", "description", "num_seeds")
+    }
+    assert found == GOLDEN, f"if that is meant, write down: {found}"

@@ -10,7 +10,7 @@ import pytest
 
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Input, Spec
-from instpt_assets.store.store import CommitConflict, Store, StoreError
+from instpt_assets.store.store import CommitConflict, Store, StoreError, source_input
 
 
 def spec(recipe: dict[str, object] | None = None, *inputs: Input) -> Spec:
@@ -165,6 +165,14 @@ def test_identity_depends_on_recipe_code_and_digests_and_on_nothing_else() -> No
     assert base.identity != spec({"x": 2}, one).identity
     assert base.identity != spec({"x": 1}, one.model_copy(update={"digest": "d2"})).identity
     assert base.identity != base.model_copy(update={"code_version": 2}).identity
+
+
+def test_a_lone_source_counts_by_its_content_and_several_by_their_names_too() -> None:
+    here, there = source_input("/here/a", "d"), source_input("/there/a", "d")
+    assert spec({}, here).identity == spec({}, there).identity != spec({}, source_input("/here/a", "e")).identity
+    one, other = source_input("b", "1"), source_input("c", "2")
+    swapped = source_input("b", "2"), source_input("c", "1")
+    assert spec({}, one, other).identity != spec({}, *swapped).identity
 
 
 def test_identities_do_not_change_between_releases() -> None:

@@ -50,13 +50,14 @@ def test_a_folder_is_its_content_as_far_as_a_stage_reads_it(
     (folder / name).write_text(FILES[name] + ".")
     after = [find_base_model(str(folder), found.patterns) for found in before]
     assert [a.digest != b.digest for a, b in zip(after, before, strict=True)] == [weights_change, tokenizer_changes]
-    assert before[0].pinned == before[0].url == str(folder) and before[0].folder() == folder
+    assert before[0].pinned == f"sha256:{before[0].digest}" and before[0].url == str(folder) and before[0].folder() == folder
 
 
 def test_a_revision_is_its_commit(cache: Path) -> None:
     for revision, commit in (("", COMMITS[0]), ("@main", COMMITS[0]), ("@v2", COMMITS[1]), (f"@{COMMITS[1]}", COMMITS[1])):
         found = find_base_model(f"org/model{revision}", WEIGHT_FILES)
         assert (found.pinned, found.url, found.digest) == (f"org/model@{commit}", f"hf://org/model@{commit}", commit)
+        assert find_base_model(found.url, WEIGHT_FILES) == found
         assert (found.folder() / "model.safetensors").read_text() == commit
     (cache / "refs" / "main").write_text(COMMITS[1])
     assert find_base_model("org/model", WEIGHT_FILES).digest == COMMITS[1]
