@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from instpt_assets.corpus.normalizing import normalize, replace_surrogates
 from instpt_assets.corpus.records import MAX_REJECTED_CHARACTERS, Record, Rejection, read_records
-from instpt_assets.corpus.shards import Shard
+from instpt_assets.corpus.shards import Shard, check_shard
 from instpt_assets.corpus.tables import DOCUMENTS, TableWriter
 from instpt_assets.recipe.corpora import Corpus
 
 _REJECTED = pa.schema([("record", pa.string()), ("reason", pa.string()), ("position", pa.int64())])
 
 
-def ingest(shard: Shard, corpus: Corpus, *, out: Path) -> dict[str, Any]:
+def ingest(shard: Shard, corpus: Corpus, *, out: Path, digest: str | None = None) -> dict[str, Any]:
     """Write a shard's documents (`data-*.parquet`) and what is rejected (`rejected.parquet`).
 
     Texts are normalised (`normalizing`). A document's id is `<corpus>/<its own id>`, or `<corpus>/<shard>-<position>` where the corpus
@@ -27,12 +27,13 @@ def ingest(shard: Shard, corpus: Corpus, *, out: Path) -> dict[str, Any]:
         shard: what to read.
         corpus: its fields and licence.
         out: an existing folder.
+        digest: the shard's when its identity was told (`shard_digest`); any by default.
 
     Returns:
         num_read = num_documents + num_rejected, num_characters (of the documents), rejected_by_reason.
 
     Raises:
-        SourceError: the shard's file cannot be read.
+        SourceError: the shard's file cannot be read, or changed meanwhile.
     """
     characters = 0
     reasons: Counter[str] = Counter()
@@ -46,6 +47,8 @@ def ingest(shard: Shard, corpus: Corpus, *, out: Path) -> dict[str, Any]:
             else:
                 characters += len(row["text"])
                 documents.write(row)
+    if digest is not None:
+        check_shard(shard, digest)
     return {
         "num_read": documents.num_rows + rejected.num_rows,
         "num_documents": documents.num_rows,

@@ -3,14 +3,15 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from instpt_assets.corpus.content_digests import content_digest
 from instpt_assets.corpus.documentation import documentation_digest
 from instpt_assets.recipe.corpora import Corpus, Format
 from instpt_assets.recipe.documentation import DocumentationUrl
@@ -23,6 +24,8 @@ _ENDINGS: dict[str, Format] = {
     ".txt": "txt",
 }
 _MAX_SLUG = 150
+SETTLED_SECONDS = 60.0
+"""A file that was written to more recently may still be growing."""
 
 
 class SourceError(ValueError):
@@ -81,8 +84,8 @@ def list_shards(name: str, corpus: Corpus) -> list[Shard]:
 def shard_digest(shard: Shard) -> str:
     """64 hexadecimal digits that change when the shard's content does.
 
-    A local file's SHA-256, computed once a process as long as size and modification time stay; of a remote file what its store tells
-    (ETag, blob id) with its size; of documentation the version of what it documents, with the shard's number.
+    A local file's SHA-256, computed once as long as the file stays as it is; of a remote file what its store tells (ETag, blob id) with its
+    size; of documentation the version of what it documents, with the shard's number.
 
     Raises:
         SourceError: the file is gone or cannot be reached.
@@ -107,6 +110,45 @@ def source_digest(url: str) -> str:
     if not files:
         raise SourceError(f"source '{url}' matches no file")
     return _sha256(repr(files))
+
+
+def is_settled(shard: Shard) -> bool:
+    """Whether nobody is still writing a shard's file, as far as its modification time tells; a remote one appears whole."""
+    if shard.url.startswith("pydoc://"):
+        return True
+    try:
+        fs, path = fsspec.core.url_to_fs(os.path.expanduser(shard.url))
+        return not isinstance(fs, LocalFileSystem) or not 0 <= time.time() - os.stat(path).st_mtime < SETTLED_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def check_shard(shard: Shard, digest: str) -> None:
+    """Ask again for a shard's digest: what was just read must be what the identity of the result stands for.
+
+    Raises:
+        SourceError: it is another one.
+    """
+    if "://" in shard.url and not shard.url.startswith("pydoc://"):
+        fs, path = fsspec.core.url_to_fs(shard.url)
+        fs.invalidate_cache(fs._parent(path))  # a listing that was kept knows of no change
+    if shard_digest(shard) != digest:
+        raise _changed(shard.url)
+
+
+def check_sources(digests: Mapping[str, str]) -> None:
+    """As `check_shard`, for sources that are no corpus, by URL.
+
+    Raises:
+        SourceError: one has another digest.
+    """
+    for url, digest in digests.items():
+        if source_digest(url) != digest:
+            raise _changed(url)
+
+
+def _changed(url: str) -> SourceError:
+    return SourceError(f"'{url}' changed while it was read: materialize again when it is complete")
 
 
 @dataclass(frozen=True)
@@ -164,8 +206,7 @@ def file_digest(url: str) -> str:
     try:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(url))
         if isinstance(fs, LocalFileSystem):
-            status = os.stat(path)
-            return _content_digest(path, status.st_size, status.st_mtime_ns)
+            return content_digest(path)
         info: dict[str, Any] = fs.info(path)
     except Exception as error:  # as above
         raise SourceError(f"'{url}' cannot be read: {error}") from error
@@ -173,12 +214,6 @@ def file_digest(url: str) -> str:
     if not known:
         raise SourceError(f"'{url}': its store tells neither ETag nor time, so that a change would go unseen")
     return _sha256(f"{known[0]}\n{info.get('size')}")
-
-
-@lru_cache(maxsize=100_000)
-def _content_digest(path: str, _size: int, _mtime_ns: int) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sha256(text: str) -> str:

@@ -28,7 +28,12 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
             context,
             project,
             "raw_corpus",
-            lambda spec, inputs, out: ingest(plan.shard(spec.partition), recipe.corpora[plan.shard(spec.partition).corpus], out=out),
+            lambda spec, inputs, out: ingest(
+                plan.shard(spec.partition),
+                recipe.corpora[plan.shard(spec.partition).corpus],
+                out=out,
+                digest=spec.inputs[0].digest,  # of its only input, the file
+            ),
         )
 
     @dg.asset(

@@ -8,6 +8,7 @@ from instpt_assets.defs.attributes import attributes
 from instpt_assets.defs.materialization import materialize
 from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, pinned, same
 from instpt_assets.defs.project import Project
+from instpt_assets.defs.sources import unchanged
 from instpt_assets.mixture.instructions import tokenize_instructions
 from instpt_assets.mixture.tokenized import tokenize_raw
 from instpt_assets.mixture.tokenizer import FILES, make_tokenizer
@@ -30,8 +31,8 @@ def token_assets(project: Project) -> list[dg.AssetsDefinition]:
             lambda spec, inputs, out: make_tokenizer(
                 recipe.tokenizer,
                 [path for artifact in inputs.values() for path in artifact.tables()],
-                out=out,
                 base_model=planned_base_model(spec, FILES).folder() if recipe.tokenizer.model else None,
+                out=out,
             ),
         )
 
@@ -67,12 +68,14 @@ def instruction_token_assets(project: Project) -> list[dg.AssetsDefinition]:
             context,
             project,
             "tokenized_instructions",
-            lambda spec, inputs, out: tokenize_instructions(
-                collection_tables=inputs["tuning_collection", "all"].tables() if recipe.tuning else [],
-                general=recipe.general_instructions,
-                tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
-                layouts=recipe.layouts,
-                out=out,
+            unchanged(
+                lambda spec, inputs, out: tokenize_instructions(
+                    collection_tables=inputs["tuning_collection", "all"].tables() if recipe.tuning else [],
+                    general=recipe.general_instructions,
+                    tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
+                    layouts=recipe.layouts,
+                    out=out,
+                )
             ),
         )
 

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import zstandard
 
+from instpt_assets.corpus import ingest as ingest_module
 from instpt_assets.corpus.ingest import ingest
-from instpt_assets.corpus.shards import SourceError, list_shards
+from instpt_assets.corpus.shards import SourceError, list_shards, shard_digest
 from instpt_assets.recipe.corpora import Corpus
 
 BIG = "word " * 1_000_000
@@ -23,6 +24,26 @@ def run(source: Path, out: Path, **fields: str) -> tuple[pl.DataFrame, pl.DataFr
     out.mkdir()
     statistics = ingest(shard, corpus, out=out)
     return pl.read_parquet(out / "data-*.parquet"), pl.read_parquet(out / "rejected.parquet"), statistics
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = tmp_path / "a.jsonl", tmp_path / "out"
+    source.write_text('{"text": "one"}\n')
+    corpus = Corpus(source=str(source))
+    (shard,) = list_shards("c", corpus)
+    digest = shard_digest(shard)
+    out.mkdir()
+    assert ingest(shard, corpus, out=out, digest=digest)["num_documents"] == 1
+
+    def growing(*arguments: Any) -> Any:
+        yield from records(*arguments)
+        with source.open("a") as stream:
+            stream.write('{"text": "two"}\n')
+
+    records = ingest_module.read_records
+    monkeypatch.setattr(ingest_module, "read_records", growing)
+    with pytest.raises(SourceError, match=r"a\.jsonl' changed while it was read: materialize again"):
+        ingest(shard, corpus, out=out, digest=digest)
 
 
 def test_malformed_records_are_rejected_with_reason_and_position_and_the_rest_goes_through(tmp_path: Path) -> None:

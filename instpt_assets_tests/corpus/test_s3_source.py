@@ -39,6 +39,8 @@ def test_shards_digests_and_documents(corpora, tmp_path: Path) -> None:
     after = {shard.key: shard_digest(shard) for shard in list_shards("c", corpus)}
     assert list(after) == ["c--a", "c--c", "c--sub.b"]
     assert after["c--a"] != before[0] and after["c--sub.b"] == before[1]
-    assert ingest(shards[0], corpus, out=tmp_path)["num_documents"] == 1
+    with pytest.raises(SourceError, match="changed while it was read"):
+        ingest(shards[0], corpus, out=tmp_path, digest=before[0])
+    assert ingest(shards[0], corpus, out=tmp_path, digest=after["c--a"])["num_documents"] == 1
     assert pl.read_parquet(tmp_path / "data-*.parquet")["text"].to_list() == ["other"]
     assert [shard.key for shard in list_shards("c", Corpus(source="s3://corpora/mine/*.jsonl"))] == ["c--a", "c--c"]

@@ -1,12 +1,14 @@
 """Shards behind a source, and their digests."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from instpt_assets.corpus.shards import SourceError, list_shards, shard_digest, source_digest
+from instpt_assets.corpus import content_digests
+from instpt_assets.corpus.shards import SourceError, check_sources, list_shards, shard_digest, source_digest
 from instpt_assets.recipe.corpora import Corpus
 
 
@@ -76,6 +78,58 @@ def test_digest_follows_content_not_time_or_name(tmp_path: Path) -> None:
     assert shard_digest(a) == before
     Path(a.url).write_text('{"text": "y"}\n')
     assert shard_digest(a) != before
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of which notes are kept, last written to a while ago; reads of it can be counted."""
+    monkeypatch.setenv("INSTPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(content_digests, "_SETTLED_NS", -(10**18))  # a test cannot wait until the change of its times is old
+    file = tmp_path / "large.txt"
+    file.write_bytes(b"x" * (1 << 20))
+    return file
+
+
+def in_new_process(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
+    """The file's digest as a new process tells it, and how often it read the file."""
+    reads = []
+    read = content_digests._read
+    with monkeypatch.context() as patch:
+        patch.setattr(content_digests, "_read", lambda path: reads.append(path) or read(path))
+        content_digests._digest.cache_clear()
+        return content_digests.content_digest(str(file)), len(reads)
+
+
+def test_the_digest_of_a_large_file_is_remembered_beyond_the_process(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, reads = in_new_process(large, monkeypatch)
+    assert first == hashlib.sha256(large.read_bytes()).hexdigest() and reads == 1
+    assert in_new_process(large, monkeypatch) == (first, 0)
+
+    # Other bytes, of the same number and with the same modification time.
+    status = large.stat()
+    large.write_bytes(b"y" * (1 << 20))
+    os.utime(large, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other, reads = in_new_process(large, monkeypatch)
+    assert other == hashlib.sha256(large.read_bytes()).hexdigest() and reads == 1
+
+    (note,) = (large.parent / "cache" / "digests").iterdir()
+    note.write_text("[")
+    assert in_new_process(large, monkeypatch) == (other, 1)
+
+
+def test_no_digest_is_remembered_of_a_file_that_was_just_written(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content_digests, "_SETTLED_NS", 10**18)
+    assert in_new_process(large, monkeypatch)[1] == 1
+    assert in_new_process(large, monkeypatch)[1] == 1
+
+
+def test_a_source_that_changed_since_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl")
+    digests = {str(tmp_path): source_digest(str(tmp_path))}
+    check_sources(digests)
+    fill(tmp_path, "b.jsonl")
+    with pytest.raises(SourceError, match=f"'{tmp_path}' changed while it was read"):
+        check_sources(digests)
 
 
 def test_source_digest_covers_every_file(tmp_path: Path) -> None:
