@@ -1,14 +1,17 @@
 """What every test shares: no network, no user's settings, the real data sets where the machine has them."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from instpt_assets.store.store import Store
 
 # Before anything imports the libraries that read them; children inherit them.
 for name in [name for name in os.environ if name.startswith(("INSTPT_", "DAGSTER_", "AWS_")) and name != "INSTPT_SHARED_DATA"]:
@@ -21,6 +24,25 @@ os.environ.update(
     VLLM_LOGGING_LEVEL="ERROR",
     VLLM_NO_USAGE_STATS="1",
 )
+
+
+@pytest.fixture
+def golden() -> Callable[[str, object], None]:
+    """Compares a stage's output (a digest, or several by name) and its code versions with what `goldens.json` records side by side."""
+    from instpt_assets.defs.plan import CODE_VERSIONS
+
+    recorded = json.loads(Path(__file__).with_name("goldens.json").read_text())
+
+    def compare(name: str, output: object) -> None:
+        stages = recorded[name]["code_versions"]
+        found = {"output": output, "code_versions": {stage: CODE_VERSIONS[stage] for stage in stages}}
+        if found != recorded[name]:
+            pytest.fail(
+                f"{name}: if the output changed on purpose, raise CODE_VERSIONS (defs/plan.py) of {', '.join(stages)}; "
+                f"then record in goldens.json: {json.dumps(found)}"
+            )
+
+    return compare
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +88,22 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def s3_store(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in a bucket of its own; its local copies lie in `tmp_path/cache`."""
+    import boto3
+    import s3fs
+
+    monkeypatch.setenv("INSTPT_CACHE", str(tmp_path / "cache"))
+    bucket = f"bucket-{os.urandom(4).hex()}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    s3fs.S3FileSystem.clear_instance_cache()
+    return Store(f"s3://{bucket}/prefix")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Either."""
+    return Store(str(tmp_path / "store")) if request.param == "disk" else request.getfixturevalue("s3_store")

@@ -32,8 +32,8 @@ OTHERS = {f"books--0001/{i}": paragraphs(f"tale {i}", 2) for i in range(5)}
 class Bench:
     """A store with clean corpora and a synthesizer, and the engines that runs started on it."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, engine: Callable[..., Any]) -> None:
-        self.store = Store(str(folder))
+    def __init__(self, store: Store, tokenizer: Tokenizer, engine: Callable[..., Any]) -> None:
+        self.store = store
         self.engines: list[Any] = []
         self.engine_options: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
@@ -88,15 +88,16 @@ class Bench:
         """The passages that an engine was asked about."""
         return [request[0] for request in self.engines[engine].requests]
 
-    def progress_files(self) -> list[Path]:
-        return sorted(Path(self.store.root, "_progress").rglob("*.jsonl"))
+    def progress_files(self) -> list[str]:
+        self.store.fs.invalidate_cache()
+        return sorted(path for path in self.store.fs.find(self.store.path("_progress")) if path.endswith(".jsonl"))
 
 
 @pytest.fixture
-def bench(tmp_path: Path, tokenizer: Tokenizer, rule_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(store: Store, tokenizer: Tokenizer, rule_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Bench:
     # Every chain is made durable at once, so that a test's short run leaves progress.
     monkeypatch.setattr(module, "ProgressLog", lambda store, spec: ProgressLog(store, spec, max_chains=1))
-    return Bench(tmp_path / "store", tokenizer, rule_engine)
+    return Bench(store, tokenizer, rule_engine)
 
 
 def test_two_shards_with_one_engine_start(bench: Bench) -> None:
@@ -169,14 +170,16 @@ def test_a_run_that_broke_off_is_continued_and_keeps_what_was_committed(bench: B
     first, second = bench.job("books--0001", OTHERS), bench.job("books--0000", DOCUMENTS)
     with pytest.raises(SynthesisError, match="engine was lost: RuntimeError: out of memory; without pairs: books--0000"):
         bench.run(first, second, raise_after=6)
-    before = bench.artifact(first).local() / "data-00000.parquet"
-    content = before.read_bytes()
+    (path,) = [
+        f"{bench.artifact(first).root}/{file.path}" for file in bench.artifact(first).manifest.files if file.name.endswith("parquet")
+    ]
+    content = bench.store.fs.cat_file(path)
     assert bench.store.find(second) is None
     assert bench.progress_files() and bench.engines[0].closed
 
     bench.run(first, second)
     assert bench.committed[-2:] == [("books--0001", True), ("books--0000", False)]
-    assert before.read_bytes() == content
+    assert bench.store.fs.cat_file(path) == content
     statistics = bench.artifact(second).manifest.statistics
     assert statistics["reused_chains"] > 0
     assert statistics["generated"]["num_chains"] == statistics["num_chains"] - statistics["reused_chains"]
@@ -204,7 +207,7 @@ def test_a_continued_run_gives_the_same_table_as_one_without_a_break(bench: Benc
     with pytest.raises(SynthesisError):
         bench.run(spec, raise_after=3)
     bench.run(spec)
-    whole = Bench(tmp_path / "whole", tokenizer, bench._engine)
+    whole = Bench(Store(str(tmp_path / "whole")), tokenizer, bench._engine)
     whole_spec = whole.job("books--0000", DOCUMENTS)
     whole.run(whole_spec)
     assert bench.artifact(spec).manifest.digest == whole.artifact(whole_spec).manifest.digest
@@ -218,7 +221,7 @@ def test_damaged_progress_is_left_out_and_counted(bench: Bench, damage: Callable
     with pytest.raises(SynthesisError):
         bench.run(spec, raise_after=3)
     files = bench.progress_files()
-    files[0].write_bytes(damage(files[0].read_bytes()))
+    bench.store.fs.pipe_file(files[0], damage(bench.store.fs.cat_file(files[0])))
     bench.run(spec)
     statistics = bench.artifact(spec).manifest.statistics
     assert statistics["damaged_progress_lines"] >= 1
@@ -283,7 +286,8 @@ def test_a_shard_that_fails_does_not_stop_the_others(bench: Bench) -> None:
     good, bad, last = bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS), bench.job("books--0002", DOCUMENTS)
     clean = bench.store.get("clean_corpus", "books--0001", bad.input("clean_corpus").identity)
     assert clean is not None
-    next(iter(clean.tables())).unlink()
+    (table,) = clean.manifest.files
+    bench.store.fs.rm(f"{clean.root}/{table.path}")
     with pytest.raises(SynthesisError, match=r"1 of 3 shards failed: books--0001: .*is missing"):
         bench.run(good, bad, last)
     assert [partition for partition, _ in bench.committed] == ["books--0000", "books--0002"]
@@ -318,10 +322,10 @@ def test_jobs_of_different_pair_sets_are_refused(bench: Bench) -> None:
         bench.run(bench.job("books--0000", DOCUMENTS), bench.job("books--0001", OTHERS, other))
 
 
-def test_progress_is_kept_in_few_objects(tmp_path: Path, tokenizer: Tokenizer, rule_engine: Callable[..., Any]) -> None:
-    bench = Bench(tmp_path / "store", tokenizer, rule_engine)
+def test_progress_is_kept_in_few_objects(store: Store, tokenizer: Tokenizer, rule_engine: Callable[..., Any]) -> None:
+    bench = Bench(store, tokenizer, rule_engine)
     spec = bench.job("books--0000", DOCUMENTS)
     with pytest.raises(SynthesisError):
         bench.run(spec, raise_after=4)
     assert len(bench.progress_files()) == 1
-    assert len(bench.progress_files()[0].read_bytes().splitlines()) > 1
+    assert len(bench.store.fs.cat_file(bench.progress_files()[0]).splitlines()) > 1
