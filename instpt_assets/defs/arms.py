@@ -11,10 +11,11 @@ from typing import Any
 import dagster as dg
 
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
-from instpt_assets.defs.materialization import expected_spec, materialize, partition_keys, report
+from instpt_assets.defs.materialization import materialize
 from instpt_assets.defs.partitions import SINGLE_RUN, every, same, seed_partitions
 from instpt_assets.defs.project import Project
-from instpt_assets.defs.workers import make_in_worker
+from instpt_assets.defs.task_names import check_task_names
+from instpt_assets.defs.workers import materialize_in_worker
 from instpt_assets.mixture.arrays import OFFSETS
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.recipe.arms import Arm
@@ -61,7 +62,10 @@ def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=GPU_POOL,
     )
     def pretrained_checkpoints(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        yield from _in_worker(context, project, "pretrain")
+        plan = project.plan()
+        if not all(plan.is_current(asset, key) for asset in _selected(context) for key in context.partition_keys):
+            check_task_names(recipe.evaluation)
+        yield from materialize_in_worker(context, project, "pretrain", _selected(context))
 
     @dg.multi_asset(
         specs=[
@@ -78,7 +82,7 @@ def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=GPU_POOL,
     )
     def instruction_tuned_checkpoints(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        yield from _in_worker(context, project, "instruction_tune")
+        yield from materialize_in_worker(context, project, "instruction_tune", _selected(context))
 
     @dg.multi_asset(
         specs=[
@@ -96,7 +100,7 @@ def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=GPU_POOL,
     )
     def scores(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        yield from _in_worker(context, project, "evaluate")
+        yield from materialize_in_worker(context, project, "evaluate", _selected(context))
 
     return [tokenized_mixtures, pretrained_checkpoints, *([instruction_tuned_checkpoints] if tuned else []), scores]
 
@@ -147,13 +151,3 @@ def _components(arm: Arm) -> list[dg.AssetDep]:
 
 def _selected(context: dg.AssetExecutionContext) -> list[str]:
     return sorted("/".join(key.path) for key in context.selected_asset_keys)
-
-
-def _in_worker(context: dg.AssetExecutionContext, project: Project, stage: str) -> Iterator[dg.MaterializeResult]:
-    """Make the run's assets and partitions in one worker of that stage."""
-    plan = project.plan()
-    keys = partition_keys(context)
-    assets = _selected(context)
-    made = make_in_worker(context, project, stage, [expected_spec(plan, asset, key) for asset in assets for key in keys])
-    for asset in assets:
-        yield from report(context, asset, {key: made[asset, key] for key in keys})

@@ -21,4 +21,5 @@ class _Short(logging.Formatter):
         step = meta.get("step_key") or ""
         message = meta.get("orig_message") or record.getMessage()
         level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
-        return f"{self.formatTime(record, '%H:%M:%S')} {step.replace('__', '/')}: {level}{message}"
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{self.formatTime(record, '%H:%M:%S')} {step.replace('__', '/')}: {level}{message}{trace}"

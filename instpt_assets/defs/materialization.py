@@ -4,7 +4,7 @@ Dagster gives every partition of one run the same data version; the events logge
 partitions downstream of a changed one become stale.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,11 @@ from instpt_assets.defs.project import Project
 from instpt_assets.store.making import Build, Made, find_or_make
 from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import StoreError
+
+FAILED = "failed"
+"""Metadata of an observation that says why a partition could not be made."""
+MAX_REASONS = 10
+"""So many reasons stand in the description of a failure."""
 
 
 def partition_keys(context: dg.AssetExecutionContext) -> list[str]:
@@ -33,29 +38,88 @@ def explained(what: str) -> Iterator[None]:
         raise dg.Failure(message if message.startswith(what) else f"{what}: {message}", allow_retries=False) from error
 
 
-def materialize(context: dg.AssetExecutionContext, project: Project, asset: str, build: Build) -> Iterator[dg.MaterializeResult]:
-    """Make the run's partitions of one asset in this process, and report them.
+class Outcome:
+    """What becomes of the run's partitions of one asset. Each is logged as it ends, so that a killed run shows what it did."""
+
+    def __init__(self, context: dg.AssetExecutionContext, asset: str) -> None:
+        self.asset = asset
+        self.keys = partition_keys(context)
+        self.made: dict[str, Made] = {}
+        self.errors: dict[str, Exception] = {}
+        self._context = context
+        self._key = dg.AssetKey(asset.split("/"))
+
+    def committed(self, partition: str, made: Made) -> None:
+        """The partition is in the store. Of several what was made is logged now, and once more, with the run's result, at the end."""
+        self.made[partition] = made
+        self._context.log.info("%s/%s: %s", self.asset, partition, "reused" if made.reused else "made")
+        if len(self.keys) > 1 and not made.reused:
+            log_partition(self._context, self._key, partition, made)
+
+    def failed(self, partition: str, error: Exception) -> None:
+        """The partition cannot be made; the others go on. An observation says so in the UI and to `failures`."""
+        self.errors[partition] = error
+        expected = isinstance(error, dg.Failure)
+        reason = _reason(error) if expected else f"{self.asset}/{partition}: {_reason(error)}"
+        if not expected and len(self.keys) > 1:
+            self.errors[partition] = dg.Failure(reason, allow_retries=False)
+        self._context.log.error("failed: %s", reason, exc_info=None if expected else error)
+        if partition != "all":
+            self._context.log_event(dg.AssetObservation(self._key, partition=partition, metadata={FAILED: reason}))
+
+    def report(self) -> Iterator[dg.MaterializeResult]:
+        """Tell Dagster what was made: one result, then, for several partitions, one event each with its own data version.
+
+        Raises:
+            dg.Failure: partitions failed; the description is their reasons. What was made is logged, without a result: that would mark them too.
+        """
+        if not self.errors:
+            yield from report(self._context, self.asset, {key: self.made[key] for key in self.keys})
+            return
+        for partition, made in self.made.items():
+            if made.reused:
+                log_partition(self._context, self._key, partition, made)
+        raise failure(self.errors.values())
+
+
+def failure(errors: Iterable[Exception]) -> Exception:
+    """One exception for all: the only one as it is, of several a failure with their reasons, each once."""
+    reasons = {_reason(error): error for error in errors}
+    first = next(iter(reasons.values()))
+    if len(reasons) == 1:
+        return first
+    more = f"\n… and {len(reasons) - MAX_REASONS} more, which the log names" if len(reasons) > MAX_REASONS else ""
+    return dg.Failure("\n".join(list(reasons)[:MAX_REASONS]) + more, allow_retries=False)
+
+
+def _reason(error: Exception) -> str:
+    return error.description or "" if isinstance(error, dg.Failure) else f"{type(error).__name__}: {error}"
+
+
+def materialize(
+    context: dg.AssetExecutionContext, project: Project, asset: str, build: Build, *, plan: Plan | None = None
+) -> Iterator[dg.MaterializeResult]:
+    """Make the run's partitions of one asset in this process, and report them. One that fails does not stop the others.
 
     Args:
         build: writes an artifact's files into the given folder and returns its statistics.
+        plan: what the artifacts are made from; by default what is current now.
 
     Raises:
         dg.Failure: an input is missing, damaged or contradicts the recipe, or another run committed first; the description says what to do.
     """
-    plan = project.plan()
-    made: dict[str, Made] = {}
-    try:
-        for key in partition_keys(context):
+    plan = plan or project.plan()
+    outcome = Outcome(context, asset)
+    for key in outcome.keys:
+        try:
             with explained(f"{asset}/{key}"):
-                made[key] = find_or_make(project.store, plan.spec(asset, key), build)
-            project.store.point(project.recipe.name, made[key].artifact)
-            context.log.info("%s/%s: %s", asset, key, "reused" if made[key].reused else "made")
-    except Exception:
-        # A failed run shows what it did.
-        for key, item in made.items():
-            log_partition(context, dg.AssetKey(asset.split("/")), key, item)
-        raise
-    yield from report(context, asset, made)
+                made = find_or_make(project.store, plan.spec(asset, key), build)
+                project.store.point(project.recipe.name, made.artifact)
+        except Exception as error:  # raised when the others are done
+            outcome.failed(key, error)
+        else:
+            outcome.committed(key, made)
+    yield from outcome.report()
 
 
 def expected_spec(plan: Plan, asset: str, partition: str) -> Spec:
@@ -101,10 +165,10 @@ def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: 
     """Tags that say which versions of its inputs the partition was made from, as Dagster reads them."""
     tags = {}
     for dep in context.assets_def.specs_by_key[key].deps:
-        # An unpartitioned input has no event of this partition.
-        records = (_latest(context.instance, dep.asset_key, [partition]) if dep.partition_mapping is None else []) or _latest(
-            context.instance, dep.asset_key
-        )
+        records = latest(context.instance, dep.asset_key, [partition] if dep.partition_mapping is None else None)
+        if not records:
+            # An unpartitioned input has no event of this partition; another partition's says nothing of it.
+            records = [record for record in latest(context.instance, dep.asset_key) if record.partition_key is None]
         materialization = records[0].asset_materialization if records else None
         version = (materialization.tags or {}).get("dagster/data_version") if materialization else None
         if version is not None:
@@ -114,5 +178,6 @@ def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: 
     return tags
 
 
-def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None = None) -> Sequence[dg.EventLogRecord]:
+def latest(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None = None) -> Sequence[dg.EventLogRecord]:
+    """The asset's last materialization (of these partitions) as a list of one, or none."""
     return instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions), limit=1).records

@@ -6,13 +6,15 @@ The runs are ordinary Dagster runs, seen in `make ui` afterwards.
 import argparse
 import sys
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import dagster as dg
 
 from instpt_assets.defs.dead_runs import end_dead_runs, this_process
+from instpt_assets.defs.failures import failed_partitions
 from instpt_assets.defs.home import prepare_home
 from instpt_assets.defs.jobs import REPORT_JOB, SEEDS_JOB, SHARDS_JOB, SYNTHESIZER_JOB
 from instpt_assets.defs.partitions import SHARDS
@@ -27,11 +29,12 @@ CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "clean_cor
 
 @dataclass(frozen=True)
 class Step:
-    """One job run: which assets of it, with which partition tags."""
+    """One job's part: which assets of it, over which shards or with which partition tags."""
 
     job: str
     assets: tuple[dg.AssetKey, ...]
-    tags: dict[str, str]
+    tags: dict[str, str] = field(default_factory=dict)
+    shards: tuple[str, ...] = ()
 
     def without(self, owners: Collection[str]) -> Self:
         """The step without the assets under these names."""
@@ -58,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def materialize_recipe(project: Project, instance: dg.DagsterInstance, select: str, shards: Sequence[str]) -> bool:
-    """Run every job in graph order; stops at the first that fails. Prints what a person wants to see.
+    """Run every job in graph order and print what a person wants to see.
+
+    A shard that fails is left out and the others go on; any other failure ends it.
 
     Shards without a selection mean all that can be made of these shards: the corpus of pinned ones comes along, since tokenizer and
     synthesizer learn from it, and arms that need others wait, which is said at the end and is no failure.
@@ -76,17 +81,22 @@ def materialize_recipe(project: Project, instance: dg.DagsterInstance, select: s
     chosen = _chosen(definitions, select)
     learned = _learned_from(project.recipe, chosen, registered)
     some_shards = bool(shards) and not select
-    order = instance.get_dynamic_partitions(SHARDS.name or "")
-    ranges = contiguous(shards or registered, order)
-    corpus_ranges = contiguous([*shards, *learned], order) if some_shards else ranges
+    corpus_shards = [*shards, *learned] if some_shards else shards or registered
     start = time.monotonic()
+    failed: set[str] = set()
     waiting: dict[str, str] = {}
-    for step in steps(project, definitions, chosen, corpus_ranges, ranges):
-        if some_shards and step.job == SEEDS_JOB:
-            waiting = incomplete_arms(project)
+    for step in steps(project, definitions, chosen, corpus_shards, shards or registered):
+        if step.job == SEEDS_JOB and (some_shards or failed):
+            waiting = incomplete_arms(project, failed)
         step = step.without([*waiting, *(["comparison_report"] if waiting else [])])
-        if step.assets and not execute(definitions, instance, step):
+        if step.assets and not (
+            execute_shards(definitions, instance, step, failed) if step.shards else execute(definitions, instance, step)
+        ):
             return False
+    if failed:
+        print(f"\nFailed, for the reasons above: {', '.join(sorted(failed))}. The other shards are done. Store: {project.store.url}")
+        print("".join(f"  {reason}\n" for reason in waiting.values()), end="")
+        return False
     print(f"\n{'These shards are' if waiting else 'All'} done in {time.monotonic() - start:.0f} s. Store: {project.store.url}")
     if waiting:
         print(f"\nNot made, for want of other shards than SHARDS names: {', '.join([*waiting, 'comparison_report'])}")
@@ -103,10 +113,10 @@ def steps(
     project: Project,
     definitions: dg.Definitions,
     chosen: set[dg.AssetKey],
-    corpus_ranges: Sequence[tuple[str, str]],
-    ranges: Sequence[tuple[str, str]],
+    corpus_shards: Sequence[str],
+    shards: Sequence[str],
 ) -> Iterator[Step]:
-    """The job runs that materialize the chosen assets, in graph order: the corpus first, since the synthesizer learns from pinned shards."""
+    """The steps that materialize the chosen assets, in graph order: the corpus first, since the synthesizer learns from pinned shards."""
 
     def of(job: str, only: set[str] | None = None) -> tuple[dg.AssetKey, ...]:
         keys = definitions.resolve_job_def(job).asset_layer.selected_asset_keys
@@ -115,20 +125,24 @@ def steps(
     seeds = project.recipe.seeds
     everything = {key.to_user_string() for key in chosen}
     plan = [
-        *((SHARDS_JOB, of(SHARDS_JOB, set(CORPUS)), range_tags(*r)) for r in corpus_ranges),
-        (SYNTHESIZER_JOB, of(SYNTHESIZER_JOB), {}),
-        *((SHARDS_JOB, of(SHARDS_JOB, everything - set(CORPUS)), range_tags(*r)) for r in ranges),
-        (SEEDS_JOB, of(SEEDS_JOB), range_tags(seeds[0], seeds[-1])),
-        (REPORT_JOB, of(REPORT_JOB), {}),
+        Step(SHARDS_JOB, of(SHARDS_JOB, set(CORPUS)), shards=tuple(corpus_shards)),
+        Step(SYNTHESIZER_JOB, of(SYNTHESIZER_JOB)),
+        Step(SHARDS_JOB, of(SHARDS_JOB, everything - set(CORPUS)), shards=tuple(shards)),
+        Step(SEEDS_JOB, of(SEEDS_JOB), range_tags(seeds[0], seeds[-1])),
+        Step(REPORT_JOB, of(REPORT_JOB)),
     ]
-    return (Step(job, assets, tags) for job, assets, tags in plan if assets)
+    return (step for step in plan if step.assets)
 
 
-def incomplete_arms(project: Project) -> dict[str, str]:
-    """Arms that lack something of a shard, with the reason."""
+def incomplete_arms(project: Project, failed: Collection[str] = ()) -> dict[str, str]:
+    """Arms that lack something of a shard, or would take an earlier state of one that failed, with the reason."""
     plan = project.plan()
     found = {}
-    for arm in project.recipe.arms:
+    for arm, part in project.recipe.arms.items():
+        lost = [key for key in part.shards or plan.registered_shards if key in failed]
+        if lost and part.uses("corpus") and not part.allow_missing_shards:
+            found[arm] = f"{arm}: waits for {', '.join(lost)}"
+            continue
         try:
             plan.spec(f"{arm}/tokenized_mixture", project.recipe.seeds[0])
         except NotMaterialized as error:
@@ -136,8 +150,28 @@ def incomplete_arms(project: Project) -> dict[str, str]:
     return found
 
 
-def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step) -> bool:
-    """Run one job here and print the time of each of its stages; on failure, the reason."""
+def execute_shards(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step, failed: set[str]) -> bool:
+    """Run a step over its shards but the failed ones. Those that fail now join them, and the others of their range are run again.
+
+    Returns:
+        False if something else than a shard failed.
+    """
+    order = instance.get_dynamic_partitions(SHARDS.name or "")
+    ranges = deque(contiguous(set(step.shards) - failed, order))
+    while ranges:
+        first, last = ranges.popleft()
+        known = set(failed)
+        if execute(definitions, instance, replace(step, tags=range_tags(first, last)), failed):
+            continue
+        if failed == known:
+            return False
+        rest = set(order[order.index(first) : order.index(last) + 1]) - failed
+        ranges.extendleft(reversed(contiguous(rest, order)))
+    return True
+
+
+def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step, failed: set[str] | None = None) -> bool:
+    """Run one job here and print the time of each of its stages; on failure, the reason. Partitions that failed join `failed`."""
     print(f"\n== {step.job} " + "=" * (60 - len(step.job)), flush=True)
     result = definitions.resolve_job_def(step.job).execute_in_process(
         instance=instance,
@@ -153,6 +187,8 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
             failure = event.step_failure_data
             reason = failure.user_failure_data.description if failure.user_failure_data else failure.error_display_string
             print(f"\n{event.step_key.replace('__', '/')} failed: {reason}", file=sys.stderr)
+    if failed is not None:
+        failed |= failed_partitions(instance, result.run_id)
     return bool(result.success)
 
 
@@ -170,10 +206,10 @@ def _learned_from(recipe: Recipe, chosen: set[dg.AssetKey], registered: Sequence
         if arm.shards is not None and not arm.allow_missing_shards:
             fields.append((f"{name}/tokenized_mixture", f"arms.{name}.shards", arm.shards))
     names = {key.to_user_string() for key in chosen}
-    for asset, field, shards in fields:
+    for asset, name, shards in fields:
         unknown = sorted(set(shards) - set(registered))
         if asset in names and unknown:
-            raise ValueError(f"{field}: not registered: {', '.join(unknown)} (registered: {', '.join(registered)})")
+            raise ValueError(f"{name}: not registered: {', '.join(unknown)} (registered: {', '.join(registered)})")
     return learned
 
 

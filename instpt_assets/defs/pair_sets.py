@@ -7,13 +7,11 @@ import dagster as dg
 from instpt_assets.augmentation.augment import augment
 from instpt_assets.augmentation.quality import measure_quality
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
-from instpt_assets.defs.materialization import expected_spec, log_partition, materialize, partition_keys, report
+from instpt_assets.defs.materialization import materialize
 from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, every, same
 from instpt_assets.defs.project import Project
-from instpt_assets.defs.workers import make_in_worker
+from instpt_assets.defs.workers import materialize_in_worker
 from instpt_assets.mixture.tokenized import tokenize_augmented
-from instpt_assets.store.making import Made
-from instpt_assets.store.manifest import Spec
 
 
 def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
@@ -30,17 +28,7 @@ def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
     )
     def instruction_pairs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """Instruction-response pairs that the synthesizer wrote about every passage of the shard, in chains of M passages; one engine start serves all shards of a run."""
-        plan = project.plan()
-        keys = partition_keys(context)
-        asset_key = dg.AssetKey(pairs_key.split("/"))
-
-        def committed(spec: Spec, made: Made) -> None:
-            # A killed run shows what it did: each shard is logged as it is committed, and once more, with the run's result, at the end.
-            if len(keys) > 1 and not made.reused:
-                log_partition(context, asset_key, spec.partition, made)
-
-        made = make_in_worker(context, project, "synthesize", [expected_spec(plan, pairs_key, key) for key in keys], committed)
-        yield from report(context, pairs_key, {key: made[pairs_key, key] for key in keys})
+        yield from materialize_in_worker(context, project, "synthesize", [pairs_key])
 
     @dg.asset(
         **attributes(augmented_key, name, kinds={"polars"}),

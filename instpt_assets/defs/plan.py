@@ -119,10 +119,14 @@ class Plan:
             raise NotMaterialized(f"shard {key}: nothing lies behind it in the recipe's corpora any more")
         return found
 
+    @property
+    def shard_assets(self) -> list[str]:
+        """What the recipe makes of each shard alone."""
+        return [*SHARD_STAGES, *(f"{name}/{stage}" for name in self.recipe.pair_sets for stage in PAIR_SET_SHARD_STAGES)]
+
     def shard_is_current(self, key: str) -> bool:
         """Whether everything that the recipe makes of this shard alone is in the store and up to date."""
-        assets = [*SHARD_STAGES, *(f"{name}/{stage}" for name in self.recipe.pair_sets for stage in PAIR_SET_SHARD_STAGES)]
-        return all(self.is_current(asset, key) for asset in assets)
+        return all(self.is_current(asset, key) for asset in self.shard_assets)
 
     def arm_shards(self, arm: str) -> list[str]:
         """The shards that an arm takes; without those missing, where it allows that.
@@ -269,14 +273,14 @@ class Plan:
         found = self._base_model(part.model, files)
         return {**part.hashed(), "model": found.pinned}, [source_input(found.url, found.digest)]
 
-    def _held_out(self) -> list[Input]:
-        url = self.recipe.evaluation.held_out
-        return [] if url is None else [source_input(url, documentation_digest(url))]
-
     def _scoring(self) -> dict[str, Any]:
         # Every metric is kept: the one that a task names is only shown. What a task asks, and how, is lm-eval's release.
         evaluation = self.recipe.evaluation.hashed(without={"harness_tasks": {"__all__": {"metric"}}})
         return {"evaluation": evaluation, "lm_eval": version("lm-eval")}
+
+    def _held_out(self) -> list[Input]:
+        url = self.recipe.evaluation.held_out
+        return [] if url is None else [source_input(url, documentation_digest(url))]
 
     def _inputs(self, asset: str, partitions: Iterable[str] = ("all",)) -> list[Input]:
         return [self.current(asset, partition).manifest.as_input() for partition in partitions]

@@ -1,6 +1,6 @@
 """Shards as Dagster knows them: registered in the store (which keeps their order), then as dynamic partitions of the instance."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
@@ -33,13 +33,23 @@ def range_tags(first: str, last: str) -> dict[str, str]:
     return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
 
 
-def contiguous(keys: Sequence[str], order: Sequence[str]) -> list[tuple[str, str]]:
+def contiguous(keys: Collection[str], order: Sequence[str]) -> list[tuple[str, str]]:
     """The fewest ranges of `order` that hold exactly `keys`, as (first, last)."""
-    wanted = set(keys)
+    return covering(keys, order, without=set(order) - set(keys))
+
+
+def covering(keys: Collection[str], order: Sequence[str], *, without: Collection[str]) -> list[tuple[str, str]]:
+    """The fewest ranges of `order` that hold all `keys` and none of `without`, as (first, last); others in between come along."""
+    wanted, barred = set(keys) - set(without), set(without)
     ranges: list[tuple[str, str]] = []
     open_range = False
     for key in order:
-        if key in wanted:
-            ranges = [*ranges[:-1], (ranges[-1][0], key)] if open_range else [*ranges, (key, key)]
-        open_range = key in wanted
+        if key in barred:
+            open_range = False
+        elif key in wanted:
+            if open_range:
+                ranges[-1] = (ranges[-1][0], key)
+            else:
+                ranges.append((key, key))
+            open_range = True
     return ranges

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import dagster as dg
 
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
-from instpt_assets.defs.materialization import expected_spec, materialize, report
+from instpt_assets.defs.materialization import materialize
 from instpt_assets.defs.partitions import pinned, same
 from instpt_assets.defs.project import Project
-from instpt_assets.defs.workers import make_in_worker
+from instpt_assets.defs.sources import unchanged
+from instpt_assets.defs.workers import materialize_in_worker
 from instpt_assets.recipe.synthesis import Synthesizer, Tuning
 from instpt_assets.synthesis.tuning_collection import build_tuning_collection
 
@@ -21,7 +22,8 @@ def tuning_assets(project: Project, tuning: Tuning) -> list[dg.AssetsDefinition]
     @dg.asset(**attributes("tuning_collection", GROUP, kinds={"polars"}))
     def tuning_collection(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """Contexts with instruction-response pairs: what the synthesizer learns from, and a held-out part that it is measured on."""
-        yield from materialize(context, project, "tuning_collection", lambda spec, inputs, out: build_tuning_collection(tuning, out=out))
+        build = unchanged(lambda spec, inputs, out: build_tuning_collection(tuning, out=out))
+        yield from materialize(context, project, "tuning_collection", build)
 
     return [tuning_collection]
 
@@ -36,9 +38,7 @@ def synthesizer_assets(project: Project, synthesizer: Synthesizer) -> list[dg.As
     )
     def instruction_synthesizer(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """The model that writes pairs, tuned on the tuning collection with loss on pairs only."""
-        spec = expected_spec(project.plan(), "instruction_synthesizer", "all")
-        made = make_in_worker(context, project, "tune", [spec])
-        yield from report(context, spec.asset, {"all": made[spec.asset, "all"]})
+        yield from materialize_in_worker(context, project, "tune", ["instruction_synthesizer"])
 
     @dg.asset(
         **attributes("synthesizer_quality", GROUP, kinds={"pytorch"}, owners=MODELS),
@@ -47,8 +47,6 @@ def synthesizer_assets(project: Project, synthesizer: Synthesizer) -> list[dg.As
     )
     def synthesizer_quality(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """How well the synthesizer answers, and what pairs it writes, on held-out contexts."""
-        spec = expected_spec(project.plan(), "synthesizer_quality", "all")
-        made = make_in_worker(context, project, "judge", [spec])
-        yield from report(context, spec.asset, {"all": made[spec.asset, "all"]})
+        yield from materialize_in_worker(context, project, "judge", ["synthesizer_quality"])
 
     return [instruction_synthesizer, synthesizer_quality]

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from instpt_assets.defs.materialization import explained
+from instpt_assets.defs.materialization import Outcome, expected_spec, explained, failure
 from instpt_assets.defs.project import Project
 from instpt_assets.store.making import Made
 from instpt_assets.store.manifest import Spec
@@ -83,6 +83,40 @@ def make_in_worker(
     if lost:
         raise dg.Failure(f"the {stage} worker ended without {', '.join(f'{s.asset}/{s.partition}' for s in lost)}")
     return made
+
+
+def materialize_in_worker(
+    context: dg.AssetExecutionContext, project: Project, stage: str, assets: Sequence[str]
+) -> Iterator[dg.MaterializeResult]:
+    """Make the run's partitions of these assets in one worker of that stage, and report them. One that fails does not stop the others.
+
+    Raises:
+        dg.Failure: inputs are missing, or the worker failed; the description says what to do.
+    """
+    plan = project.plan()
+    outcomes = {asset: Outcome(context, asset) for asset in assets}
+    specs = []
+    for asset, outcome in outcomes.items():
+        for key in outcome.keys:
+            try:
+                specs.append(expected_spec(plan, asset, key))
+            except dg.Failure as error:
+                outcome.failed(key, error)
+    try:
+        if specs:
+            make_in_worker(context, project, stage, specs, lambda spec, made: outcomes[spec.asset].committed(spec.partition, made))
+    except dg.Failure as error:
+        for spec in specs:
+            if spec.partition not in outcomes[spec.asset].made:
+                outcomes[spec.asset].failed(spec.partition, error)
+    errors = []
+    for outcome in outcomes.values():
+        try:
+            yield from outcome.report()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise failure(errors)
 
 
 def run(context: dg.AssetExecutionContext, stage: str, task: Task, on_message: Callable[[Mapping[str, Any]], None]) -> None:

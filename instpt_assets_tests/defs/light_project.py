@@ -1,5 +1,6 @@
 """A project without any model: three shards of notes, a BPE tokenizer and one arm; its shard job runs in about a second, in this process."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class LightProject:
             self.write(shard)
         content = {
             "name": "light",
-            "corpora": {"notes": {"source": str(root / "notes" / "*.jsonl"), "id_field": "id"}},
+            "corpora": {"notes": {"source": str(root / "notes" / "*.jsonl*"), "id_field": "id"}},
             "tokenizer": {"vocab_size": 400, "pinned_shards": ["notes--a"]},
             "pretraining": {
                 "model": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128},
@@ -53,6 +54,17 @@ class LightProject:
         texts = [f"{text} {note}" if note and n == 0 else text for n, text in enumerate(self.texts[position : position + 4])]
         lines = [json.dumps({"id": f"{shard}{n}", "text": text}) for n, text in enumerate(texts)]
         (self.root / "notes" / f"{shard}.jsonl").write_text("\n".join(lines) + "\n")
+
+    def break_shard(self, shard: str) -> None:
+        """Make its file one that cannot be read: a truncated archive."""
+        file = self.root / "notes" / f"{shard}.jsonl"
+        file.with_suffix(".jsonl.gz").write_bytes(gzip.compress(file.read_bytes())[:-20])
+        file.unlink()
+
+    def mend_shard(self, shard: str) -> None:
+        """Put a file that can be read in its place."""
+        (self.root / "notes" / f"{shard}.jsonl.gz").unlink()
+        self.write(shard)
 
     def run(self, job: str, *assets: str, tags: dict[str, str] | None = None) -> dg.ExecuteInProcessResult:
         """Execute a job of the definitions, or some assets of it."""

@@ -1,5 +1,7 @@
 """The nightly schedule and the sensor, as Dagster's daemon evaluates and launches them."""
 
+import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,11 +39,19 @@ def ticking(bare: LightProject) -> Iterator[Daemon]:
         yield running
 
 
-def evaluate(light: LightProject) -> dg.RunRequest | dg.SkipReason:
+def requested(light: LightProject) -> list[dg.RunRequest] | dg.SkipReason:
     return nightly_synthesis(light.project)(dg.build_schedule_context(instance=light.instance))
 
 
-def covered(request: dg.RunRequest) -> tuple[str, str]:
+def evaluate(light: LightProject) -> dg.RunRequest | dg.SkipReason:
+    requests = requested(light)
+    if isinstance(requests, dg.SkipReason):
+        return requests
+    (request,) = requests
+    return request
+
+
+def covered(request: dg.RunRequest | dg.DagsterRun) -> tuple[str, str]:
     return (request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"])
 
 
@@ -65,6 +75,32 @@ def test_the_schedule_covers_what_is_missing_or_stale_in_one_range(light: LightP
     (light.root / "notes" / "c.jsonl").unlink()
     skipped = evaluate(light)
     assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "all 2 registered shards are up to date"
+
+
+def test_a_shard_that_fails_holds_up_the_others_for_one_night_only(light: LightProject, ticking: Daemon) -> None:
+    light.write("d")
+    for shard in "ad":
+        light.write(shard, note="An added sentence.")
+    light.break_shard("b")
+    (first,) = requested(light)
+    assert covered(first) == ("notes--a", "notes--d")
+    assert not light.run("shards", tags=first.tags).success
+
+    ticking.tick_schedule("nightly_synthesis", datetime.now(UTC) + timedelta(days=1))
+    runs = ticking.launch_queued()
+    assert {covered(run) for run in runs} == {("notes--a", "notes--a"), ("notes--c", "notes--d"), ("notes--b", "notes--b")}
+    ended = {covered(run): ticking.wait(run).status for run in runs}
+    assert [ranges for ranges, status in ended.items() if status == dg.DagsterRunStatus.FAILURE] == [("notes--b", "notes--b")]
+    plan = light.project.plan()
+    assert {key: plan.shard_is_current(key) for key in plan.registered_shards} == {
+        "notes--a": True, "notes--b": False, "notes--c": True, "notes--d": True
+    }  # fmt: skip
+
+    light.mend_shard("b")
+    light.write("b", note="An added sentence.")
+    (only,) = requested(light)
+    assert covered(only) == ("notes--b", "notes--b")
+    assert light.run("shards", tags=only.tags).success
 
 
 def test_ranges_follow_the_order_of_the_instance(light: LightProject) -> None:
@@ -94,6 +130,11 @@ def test_a_night_really_makes_what_is_due_and_the_next_one_nothing(light: LightP
 def test_the_sensor_registers_a_new_file_and_materializes_nothing(bare: LightProject, ticking: Daemon) -> None:
     runs = len(bare.instance.get_runs())
     bare.write("d")
+    # It may still be copied: a file is registered when nothing was written to it for a minute.
+    skipped = new_shards(bare.project)(dg.build_sensor_context(instance=bare.instance))
+    assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "no shard beside the 3 registered ones"
+    written = time.time() - 61
+    os.utime(bare.root / "notes" / "d.jsonl", (written, written))
     ticking.tick_sensor("new_shards")
     assert bare.instance.get_dynamic_partitions("shards") == ["notes--a", "notes--b", "notes--c", "notes--d"]
     plan = bare.project.plan()

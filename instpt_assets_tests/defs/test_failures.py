@@ -15,8 +15,10 @@ from daemon import daemon
 from light_project import CORPUS, LightProject, failure
 
 from instpt_assets.corpus.ingest import ingest
+from instpt_assets.corpus.shards import Shard
 from instpt_assets.defs import corpus
 from instpt_assets.defs.dead_runs import PROCESS_TAG, end_dead_runs, this_process
+from instpt_assets.defs.failures import failing_shards
 from instpt_assets.defs.materialize import materialize_recipe
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import contiguous, range_tags
@@ -79,21 +81,21 @@ def test_a_damaged_input_is_named_with_what_to_delete(light: LightProject, capfd
     assert "Traceback" not in output and "Stack Trace" not in output
 
 
-def test_a_damaged_artifact_is_not_taken_for_a_good_one(light: LightProject) -> None:
+def test_a_damaged_preview_is_not_shown(light: LightProject) -> None:
     assert light.run("shards", "raw_corpus", tags=ONE).success
     raw = light.project.plan().current("raw_corpus", "notes--a")
-    damage(raw.tables()[0])
+    damage(raw.file("logs/preview.md"))
     assert f"delete {raw.root} and materialize raw_corpus again" in failure(light.run("shards", "raw_corpus", tags=ONE))
 
 
 def test_of_two_runs_on_one_partition_one_commits_and_the_other_says_so(light: LightProject, monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[dg.ExecuteInProcessResult] = []
 
-    def overtaken(*arguments: object, out: Path) -> dict[str, object]:
+    def overtaken(*arguments: object, **options: object) -> dict[str, object]:
         if not results:
             monkeypatch.setattr(corpus, "ingest", ingest)
             results.append(light.run("shards", "raw_corpus", tags=ONE))
-        return ingest(*arguments, out=out)
+        return ingest(*arguments, **options)
 
     monkeypatch.setattr(corpus, "ingest", overtaken)
     message = failure(light.run("shards", "raw_corpus", tags=ONE))
@@ -104,13 +106,62 @@ def test_of_two_runs_on_one_partition_one_commits_and_the_other_says_so(light: L
     assert light.run("shards", "raw_corpus", tags=ONE).success
 
 
-def test_a_failing_shard_keeps_the_earlier_ones(light: LightProject) -> None:
-    (light.root / "notes" / "b.jsonl").unlink()
-    assert "nothing lies behind it" in failure(light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--b")))
-    plan = light.project.plan()
-    assert plan.is_current("raw_corpus", "notes--a")
-    assert light.instance.get_materialized_partitions(dg.AssetKey("raw_corpus")) == {"notes--a"}
+def test_a_failing_shard_stops_no_other(tmp_path: Path) -> None:
+    light = LightProject(tmp_path)
     assert light.run("shards", "raw_corpus", tags=ONE).success
+    light.break_shard("b")
+    message = failure(light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--c")))
+    assert message.startswith("raw_corpus/notes--b: '") and "cannot be read as jsonl.gz" in message and "\n" not in message
+    plan = light.project.plan()
+    assert [key for key in plan.registered_shards if plan.is_current("raw_corpus", key)] == ["notes--a", "notes--c"]
+    assert light.instance.get_materialized_partitions(dg.AssetKey("raw_corpus")) == {"notes--a", "notes--c"}
+    assert failing_shards(plan, light.instance) == {"notes--b"}
+
+    light.mend_shard("b")
+    assert light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--c")).success
+    assert failing_shards(light.project.plan(), light.instance) == set()
+
+
+def test_every_failing_shard_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = LightProject(tmp_path)
+    light.break_shard("a")
+
+    def unexpected(shard: Shard, *arguments: object, **options: object) -> dict[str, object]:
+        if shard.key == "notes--b":
+            raise RuntimeError("a mistake of the program")
+        return ingest(shard, *arguments, **options)
+
+    monkeypatch.setattr(corpus, "ingest", unexpected)
+    first, second = failure(light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--c"))).split("\n")
+    assert first.startswith("raw_corpus/notes--a: ") and second == "raw_corpus/notes--b: RuntimeError: a mistake of the program"
+    assert light.project.plan().is_current("raw_corpus", "notes--c")
+
+
+def test_an_interrupted_run_shows_the_shards_that_it_had_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = LightProject(tmp_path)
+
+    def interrupted(shard: Shard, *arguments: object, **options: object) -> dict[str, object]:
+        if shard.key == "notes--c":
+            raise KeyboardInterrupt
+        return ingest(shard, *arguments, **options)
+
+    monkeypatch.setattr(corpus, "ingest", interrupted)
+    assert not light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--c")).success
+    assert light.instance.get_materialized_partitions(dg.AssetKey("raw_corpus")) == {"notes--a", "notes--b"}
+
+
+def test_an_input_that_this_instance_does_not_know_is_not_taken_for_another(light: LightProject) -> None:
+    assert light.run("shards", "raw_corpus", tags=range_tags("notes--a", "notes--b")).success
+    light.instance.wipe_assets([dg.AssetKey("raw_corpus")])
+    assert light.run("shards", "raw_corpus", tags=ONE).success
+    assert light.run("shards", "document_signatures", tags=range_tags("notes--a", "notes--b")).success
+    known = {}
+    for shard in ("notes--a", "notes--b"):
+        (record,) = light.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey("document_signatures"), asset_partitions=[shard]), limit=1
+        ).records
+        known[shard] = record.asset_materialization.tags.get("dagster/input_data_version/raw_corpus")
+    assert known == {"notes--a": light.project.plan().current("raw_corpus", "notes--a").manifest.digest, "notes--b": None}
 
 
 def run_of(light: LightProject, tags: dict[str, str]) -> dg.DagsterRun:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from light_project import LightProject
 
-from instpt_assets.defs.materialize import materialize_recipe
+from instpt_assets.defs.materialize import incomplete_arms, materialize_recipe
 
 VANILLA = {"mixture": [{"component": "corpus"}]}
 
@@ -44,7 +44,7 @@ def test_an_arm_whose_shards_are_there_is_made(
 ) -> None:
     ran = []
 
-    def execute(definitions: object, instance: object, step: object) -> bool:
+    def execute(definitions: object, instance: object, step: object, failed: object = None) -> bool:
         ran.append({key.to_user_string() for key in step.assets})  # type: ignore[attr-defined]
         return True
 
@@ -67,3 +67,25 @@ def test_pins_that_lie_nowhere_are_named_before_anything_is_made(tmp_path: Path)
         materialize_recipe(light.project, light.instance, "group:some", [])
     assert made(light)["raw_corpus"] == set()
     assert materialize_recipe(light.project, light.instance, "group:corpus", ["notes--a"])
+
+
+def test_an_unreadable_file_holds_up_no_other_shard(light: LightProject, capsys: pytest.CaptureFixture[str]) -> None:
+    light.break_shard("b")
+    assert not materialize_recipe(light.project, light.instance, "group:corpus or group:tokens", [])
+    assert made(light) == {key: {"a", "c"} for key in ("raw_corpus", "clean_corpus", "tokenized_raw")}
+    output = capsys.readouterr()
+    assert "raw_corpus failed: raw_corpus/notes--b: '" in output.err and "Traceback" not in output.err
+    assert "Failed, for the reasons above: notes--b. The other shards are done." in output.out
+
+
+def test_arms_of_a_shard_that_failed_wait_even_if_an_earlier_state_of_it_is_there(light: LightProject) -> None:
+    assert materialize_recipe(light.project, light.instance, "", ["notes--b"])
+    assert materialize_recipe(light.project, light.instance, 'key:"raw_corpus" or key:"tokenized_raw"', ["notes--b"])
+    for selection in ("group:corpus", 'key:"tokenized_raw"'):
+        assert materialize_recipe(light.project, light.instance, selection, [])
+    assert incomplete_arms(light.project) == {}
+    assert incomplete_arms(light.project, {"notes--c"}) == {
+        "vanilla": "vanilla: waits for notes--c",
+        "only_b": "only_b: waits for notes--c",
+    }
+    assert incomplete_arms(light.project, {"notes--a"}) == {"vanilla": "vanilla: waits for notes--a"}
