@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from instpt_assets.recipe.synthesis import Layouts
 
 MARKERS = ("<CON>", "</CON>", "<QUE>", "<ANS>", "</END>", "<s>", "</s>")
 PAIRS = pl.List(pl.Struct({"instruction": pl.String, "response": pl.String, "options": pl.List(pl.String), "reasoning": pl.String}))
-GOLDEN = "19c6c679abdad6dc"
 
 
 def pair(name: str, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -192,8 +191,7 @@ def test_a_document_that_is_not_clean_is_an_error(tmp_path: Path) -> None:
         augment([tmp_path / "pairs-0.parquet"], [tmp_path / "clean.parquet"], Layouts(), pair_set="synthesized", out=tmp_path / "out")
 
 
-def test_golden_texts(tmp_path: Path) -> None:
-    """If this changes, so does every augmented corpus: raise the stage's code version with it."""
+def test_golden_texts(tmp_path: Path, golden: Callable[[str, object], None]) -> None:
     rows = random_rows(120, seed=3)
     for number, own in enumerate(r["pairs"] for r in rows if r["pairs"]):
         own[0] |= {
@@ -201,7 +199,7 @@ def test_golden_texts(tmp_path: Path) -> None:
             "reasoning": "Thus." if number % 3 else None,
         }
     _, table = run(tmp_path, rows)
-    assert hashlib.sha256("\0".join(table["text"]).encode()).hexdigest()[:16] == GOLDEN
+    golden("augmented_texts", hashlib.sha256("\0".join(table["text"]).encode()).hexdigest()[:16])
 
 
 def test_tuning_examples_are_laid_out_by_split(tmp_path: Path) -> None:

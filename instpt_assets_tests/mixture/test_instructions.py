@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -134,10 +135,11 @@ def test_no_example_at_all_is_an_error(tokenizer: Path, tmp_path: Path) -> None:
         tokenize_instructions(collection_tables=[], general=None, tokenizer=tokenizer, layouts=Layouts(), out=tmp_path / "out")
 
 
-def test_instruction_rows_are_the_ones_recorded(collection: Path, general: GeneralInstructions, tokenizer: Path, tmp_path: Path) -> None:
-    """Golden output: if it changes on purpose, raise the code version of tokenized_instructions."""
+def test_instruction_rows_are_the_ones_recorded(
+    collection: Path, general: GeneralInstructions, tokenizer: Path, tmp_path: Path, golden: Callable[[str, object], None]
+) -> None:
     tokenize_instructions(collection_tables=[collection], general=general, tokenizer=tokenizer, layouts=Layouts(), out=tmp_path / "out")
     rows = TokenizedRows(tmp_path / "out")
     spans = np.load(tmp_path / "out/response_spans.npy")
     ids = np.concatenate([rows.row(index) for index in range(1, len(rows))])
-    assert sha256(ids.tobytes() + spans.tobytes()).hexdigest()[:16] == "94ee1a12a3289a7a"
+    golden("instruction_rows", sha256(ids.tobytes() + spans.tobytes()).hexdigest()[:16])

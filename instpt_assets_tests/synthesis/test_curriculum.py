@@ -153,8 +153,7 @@ def test_a_curriculum_that_takes_the_whole_budget_is_an_error(tmp_path, prompt):
         sequences(write_collection(tmp_path), prompt, token_budget=1024 * 10)
 
 
-def test_training_sequences_are_as_they_were(tmp_path, prompt):
-    """Golden: where this changes on purpose, raise the code version of instruction_synthesizer."""
+def test_training_sequences_are_as_they_were(tmp_path, prompt, golden):
     source = sequences(write_collection(tmp_path), prompt)
     ids = np.stack([np.stack(source.sequence(index)) for index in range(len(source))])
-    assert hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16] == "66d62f6623059c90"
+    golden("synthesizer_sequences", hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16])

@@ -112,9 +112,9 @@ def test_a_source_without_any_example_is_an_error(tmp_path):
         build(tmp_path / "out", task=TuningSource(source=write_lines(tmp_path / "set.jsonl", [record(0, pairs=[])])))
 
 
-def test_the_collection_is_as_it_was(tmp_path, monkeypatch):
-    """Golden: where this changes on purpose, raise the code version of tuning_collection. (What the rules make: test_questions.)"""
+def test_the_collection_is_as_it_was(tmp_path, monkeypatch, golden):
+    """What the rules make: test_questions."""
     monkeypatch.chdir(tmp_path)
     url = write_lines(tmp_path / "set.jsonl", [record(number, 1 + number % 3) for number in range(20)])
     _, examples, rejected = build(tmp_path / "out", set=TuningSource(source=url, max_examples=12))
-    assert hashlib.sha256(json.dumps([examples.rows(), rejected.rows()]).encode()).hexdigest()[:16] == "a5f5430b0d4501eb"
+    golden("tuning_collection", hashlib.sha256(json.dumps([examples.rows(), rejected.rows()]).encode()).hexdigest()[:16])
