@@ -8,10 +8,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from instpt_assets.corpus.duplicates import warning_of_ids
 from instpt_assets.corpus.tables import DOCUMENTS, TableWriter, read_rows
 from instpt_assets.recipe.corpora import Cleaning
 
 _REMOVED = pa.schema([("document_id", pa.string()), ("reason", pa.string())])
+_SAME_ID = "id of another document"
 
 
 def clean(tables: Sequence[Path], removal_list: Path, cleaning: Cleaning, *, out: Path) -> dict[str, Any]:
@@ -24,9 +26,9 @@ def clean(tables: Sequence[Path], removal_list: Path, cleaning: Cleaning, *, out
         out: an existing folder.
 
     Returns:
-        num_read = num_documents + num_removed, num_characters (of what stays), removed_by_reason.
+        num_read = num_documents + num_removed, num_characters (of what stays), removed_by_reason; a warning where ids are not unique.
     """
-    duplicates = dict(pl.read_parquet(removal_list, columns=["document_id", "duplicate_of"]).iter_rows())
+    duplicates = {key: (other, similarity) for key, other, similarity in pl.read_parquet(removal_list).iter_rows()}
     characters = 0
     reasons: Counter[str] = Counter()
     with TableWriter(out, "data", DOCUMENTS) as kept, TableWriter(out, "removed.parquet", _REMOVED) as removed:
@@ -44,12 +46,14 @@ def clean(tables: Sequence[Path], removal_list: Path, cleaning: Cleaning, *, out
         "num_removed": removed.num_rows,
         "num_characters": characters,
         "removed_by_reason": dict(sorted(reasons.items())),
+        **warning_of_ids(reasons[_SAME_ID]),
     }
 
 
-def _reason(document_id: str, characters: int, duplicates: dict[str, str], cleaning: Cleaning) -> str | None:
+def _reason(document_id: str, characters: int, duplicates: dict[str, tuple[str, float]], cleaning: Cleaning) -> str | None:
     if document_id in duplicates:
-        return f"duplicate: of '{duplicates[document_id]}'"
+        other, similarity = duplicates[document_id]
+        return f"{_SAME_ID}: ids must be unique in a corpus" if other == document_id and similarity < 1 else f"duplicate: of '{other}'"
     if characters < cleaning.min_characters:
         return f"too short: {characters} characters"
     if cleaning.max_characters is not None and characters > cleaning.max_characters:

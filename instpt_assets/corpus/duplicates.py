@@ -4,10 +4,11 @@ Shards are gone through in the order of their registration, documents in the ord
 that stayed before it has its id, its text, or an estimated Jaccard similarity of at least the threshold. What is removed removes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ _REMOVED = pa.schema([("document_id", pa.string()), ("duplicate_of", pa.string()
 _SUMMARY = pa.schema([("shard", pa.string()), ("num_documents", pa.int64()), ("num_removed", pa.int64())])
 
 Signature = np.ndarray[Any, np.dtype[np.uint32]]
+_Kind = Literal["exact", "same_id", "near"]
 
 
 def find_duplicates(signatures: Mapping[str, Path], deduplication: Deduplication, *, out: Path) -> dict[str, Any]:
@@ -31,11 +33,12 @@ def find_duplicates(signatures: Mapping[str, Path], deduplication: Deduplication
         out: an existing folder.
 
     Returns:
-        num_documents, num_removed, num_exact (equal text or id), num_near.
+        num_documents, num_removed = num_exact (equal text) + num_same_id (another text under an id of before) + num_near; a warning where
+        ids are not unique.
     """
     (out / "removed").mkdir()
     kept = _Kept(deduplication)
-    exact = 0
+    removed_by: Counter[_Kind] = Counter()
     totals = np.zeros(2, dtype=np.int64)
     with TableWriter(out, "data", _SUMMARY) as summary:
         for shard, folder in signatures.items():
@@ -48,21 +51,33 @@ def find_duplicates(signatures: Mapping[str, Path], deduplication: Deduplication
                     if duplicate is None:
                         kept.add(row["document_id"], row["content_hash"], signature)
                     else:
-                        exact += duplicate.exact
+                        removed_by[duplicate.kind] += 1
                         removed.write(
                             {"document_id": row["document_id"], "duplicate_of": duplicate.document_id, "similarity": duplicate.similarity}
                         )
             summary.write({"shard": shard, "num_documents": documents, "num_removed": removed.num_rows})
             totals += (documents, removed.num_rows)
     num_documents, num_removed = (int(total) for total in totals)
-    return {"num_documents": num_documents, "num_removed": num_removed, "num_exact": exact, "num_near": num_removed - exact}
+    counts = {f"num_{kind}": removed_by[kind] for kind in get_args(_Kind)}
+    return {"num_documents": num_documents, "num_removed": num_removed, **counts, **warning_of_ids(removed_by["same_id"])}
+
+
+def warning_of_ids(num_documents: int) -> dict[str, str]:
+    """A statistic that says what to do about documents that are lost because their ids are not unique; empty where there are none."""
+    return (
+        {
+            "warning": f"{num_documents} documents have the id of another one and are left out: ids must be unique in a corpus, or drop id_field"
+        }
+        if num_documents
+        else {}
+    )
 
 
 @dataclass(frozen=True)
 class _Duplicate:
     document_id: str
     similarity: float
-    exact: bool
+    kind: _Kind
 
 
 class _Kept:
@@ -77,14 +92,18 @@ class _Kept:
         self._by_hash: dict[str, int] = {}
 
     def find(self, document_id: str, content_hash: str, signature: Signature) -> _Duplicate | None:
-        for number in (self._by_hash.get(content_hash), self._by_id.get(document_id)):
+        known: tuple[tuple[_Kind, int | None], ...] = (
+            ("exact", self._by_hash.get(content_hash)),
+            ("same_id", self._by_id.get(document_id)),
+        )
+        for kind, number in known:
             if number is not None:
-                return _Duplicate(self._ids[number], self._similarity(number, signature), exact=True)
+                return _Duplicate(self._ids[number], self._similarity(number, signature), kind)
         candidates: Iterable[int] = sorted(self._index.query(self._sketch(signature)))
         best = max(candidates, key=lambda number: self._similarity(number, signature), default=None)  # of equals the first
         if best is None or (similarity := self._similarity(best, signature)) < self._deduplication.threshold:
             return None
-        return _Duplicate(self._ids[best], similarity, exact=False)
+        return _Duplicate(self._ids[best], similarity, "near")
 
     def add(self, document_id: str, content_hash: str, signature: Signature) -> None:
         number = len(self._ids)

@@ -71,9 +71,23 @@ def test_what_is_removed_removes_nothing(tmp_path: Path) -> None:
     assert lists(tmp_path, signatures, "out")["c--a"] == [("c/2", "c/1")]
 
 
-def test_an_id_of_an_earlier_shard_is_removed(tmp_path: Path) -> None:
-    signatures = {"c--a": signed(tmp_path, "c--a", {"c/1": ALICE}), "c--b": signed(tmp_path, "c--b", {"c/1": BOB})}
-    assert lists(tmp_path, signatures, "out") == {"c--a": [], "c--b": [("c/1", "c/1")]}
+def test_another_text_under_an_id_of_an_earlier_shard_is_removed_counted_and_warned_of(tmp_path: Path) -> None:
+    signatures = {
+        "c--a": signed(tmp_path, "c--a", {"c/1": ALICE, "c/2": near(BOB, 100)}),
+        "c--b": signed(tmp_path, "c--b", {"c/1": BOB, "c/2": near(BOB, 100), "c/3": ALICE, "c/4": near(ALICE, 10)}),
+    }
+    (tmp_path / "out").mkdir()
+    statistics = find_duplicates(signatures, RULES, out=tmp_path / "out")
+    warning = statistics.pop("warning")
+    assert warning == "1 documents have the id of another one and are left out: ids must be unique in a corpus, or drop id_field"
+    assert statistics == {"num_documents": 6, "num_removed": 4, "num_exact": 2, "num_same_id": 1, "num_near": 1}
+
+    (tmp_path / "clean").mkdir()
+    raw, removal_list = tmp_path / "raw/c--b/data-00000.parquet", tmp_path / "out/removed/c--b.parquet"
+    cleaned = clean([raw], removal_list, Cleaning(min_characters=1), out=tmp_path / "clean")
+    assert cleaned["removed_by_reason"] == {"duplicate": 3, "id of another document": 1} and cleaned["warning"] == warning
+    reasons = dict(pl.read_parquet(tmp_path / "clean/removed.parquet").iter_rows())
+    assert reasons["c/1"] == "id of another document: ids must be unique in a corpus" and reasons["c/2"] == "duplicate: of 'c/2'"
 
 
 def test_signatures_estimate_jaccard_and_follow_the_seed(tmp_path: Path) -> None:
