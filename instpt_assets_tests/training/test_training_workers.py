@@ -1,138 +1,27 @@
 """The three training workers on a small store: from the task to committed checkpoints."""
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from instpt_assets.mixture.instructions import tokenize_instructions
-from instpt_assets.mixture.mix import build_mixture
-from instpt_assets.mixture.tokenized import tokenize_raw
-from instpt_assets.mixture.tokenizer import train_tokenizer
-from instpt_assets.recipe.arms import Component
-from instpt_assets.recipe.execution import Execution, TrainingExecution
-from instpt_assets.recipe.synthesis import Curriculum, Layouts, Synthesizer
-from instpt_assets.recipe.training import InstructionTuning, ModelShape, Optimization, Pretraining
-from instpt_assets.store.making import find_or_make
-from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.recipe.synthesis import Curriculum, Synthesizer
+from instpt_assets.recipe.training import InstructionTuning, Optimization, Pretraining
+from instpt_assets.store.manifest import Input
 from instpt_assets.store.store import Artifact, Store, source_input
 from instpt_assets.training.base_models import WEIGHT_FILES, find_base_model
 from instpt_assets.training.model import build_for_tokenizer
 from instpt_assets.workers import instruction_tune, pretrain, tune
-from instpt_assets.workers.runtime import Task
-from instpt_assets.workers.training import run_training_worker
-
-SHAPE = ModelShape(
-    hidden_size=96,
-    num_layers=2,
-    num_heads=3,
-    intermediate_size=64,
-    max_position_embeddings=128,
-    rope_theta=1e6,
-    tie_word_embeddings=True,
-)
-WIRED = SHAPE.model_copy(update={"hidden_size": 96, "num_heads": 3, "rope_theta": 1e6})
-BUDGET = Optimization(token_budget=6 * 512, batch_tokens=512, learning_rate=0.003, warmup_steps=1)
-SENTENCE = "The copy of an array holds {0} elements along its axis, and a view of it was made in release {0} by the same call. "
-
-
-class SmallStore:
-    """A store whose artifacts the tests make one after another."""
-
-    def __init__(self, url: Path) -> None:
-        self.store = Store(str(url))
-        self.made: dict[str, Artifact] = {}
-
-    def add(self, asset: str, inputs: list[str], fill: Callable[[Path], Any], partition: str = "all", recipe: Any = None) -> None:
-        spec = Spec(
-            asset=asset,
-            partition=partition,
-            code_version=1,
-            recipe=recipe or {},
-            inputs=self.inputs(inputs),
-        )
-        self.made[asset] = find_or_make(self.store, spec, lambda spec, inputs, out: fill(out) or {}).artifact
-
-    def local(self, asset: str) -> Path:
-        return self.made[asset].local()
-
-    def inputs(self, assets: list[str]) -> tuple[Input, ...]:
-        return tuple(self.made[asset].manifest.as_input() for asset in assets)
-
-    def train(self, worker: Any, asset: str, inputs: list[str], recipe: dict[str, Any], partition: str, *sources: Input) -> Artifact:
-        spec = Spec(asset=asset, partition=partition, code_version=1, recipe=recipe, inputs=(*self.inputs(inputs), *sources))
-        execution = Execution(num_threads=1, training=TrainingExecution(micro_batch_tokens=256))
-        task = Path(self.store.url, "task.json")
-        task.write_text(Task(store=self.store.url, execution=execution, jobs=(spec,)).model_dump_json())
-        unfinished = Path(self.store.url, "_progress", asset, partition, spec.identity)
-        unfinished.mkdir(parents=True)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["worker", str(task)])
-            run_training_worker(worker.make)
-        assert not unfinished.exists()
-        self.made[asset] = self.store.find(spec)
-        return self.made[asset]
+from instpt_assets_tests.training.small_store import BUDGET, SHAPE, SmallStore, small_store
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> SmallStore:
-    small = SmallStore(tmp_path_factory.mktemp("store"))
-    texts = [SENTENCE.format(number) * 3 for number in range(60)]
-    clean = pl.DataFrame({"document_id": [f"d{n}" for n in range(60)], "text": texts, "source": "s", "metadata": "{}"})
-    small.add("clean_corpus", [], lambda out: clean.write_parquet(out / "data-00000.parquet"), partition="shard")
-    pairs = [[{"instruction": "How many elements?", "response": str(n), "options": [], "reasoning": None}] for n in range(60)]
-    schema = {"instruction": pl.String, "response": pl.String, "options": pl.List(pl.String), "reasoning": pl.String}
-    collection = pl.DataFrame(
-        {
-            "example_id": [f"e{n}" for n in range(60)],
-            "dataset": "counts",
-            "split": "train",
-            "context": [SENTENCE.format(n).strip() for n in range(60)],
-            "pairs": pl.Series(pairs, dtype=pl.List(pl.Struct(schema))),
-            "license": "MIT",
-        }
-    )
-    small.add("tuning_collection", [], lambda out: collection.write_parquet(out / "data-00000.parquet"))
-    small.add("tokenizer", ["clean_corpus"], lambda out: train_tokenizer(texts, 300, out=out))
-    tokenizer = small.local("tokenizer") / "tokenizer"
-    small.add(
-        "tokenized_raw",
-        ["clean_corpus", "tokenizer"],
-        lambda out: tokenize_raw([small.local("clean_corpus") / "data-00000.parquet"], tokenizer=tokenizer, out=out),
-        partition="shard",
-    )
-    small.add(
-        "tokenized_instructions",
-        ["tuning_collection", "tokenizer"],
-        lambda out: tokenize_instructions(
-            collection_tables=[small.local("tuning_collection") / "data-00000.parquet"],
-            general=None,
-            tokenizer=tokenizer,
-            layouts=Layouts(),
-            out=out,
-        ),
-    )
-    small.add(
-        "vanilla/tokenized_mixture",
-        ["tokenized_raw"],
-        lambda out: build_mixture(
-            [Component(component="corpus")],
-            raw={"shard": small.local("tokenized_raw")},
-            seed=0,
-            token_budget=BUDGET.token_budget,
-            batch_tokens=BUDGET.batch_tokens,
-            sequence_length=64,
-            out=out,
-        ),
-        partition="seed-0",
-    )
-    return small
+    folder = tmp_path_factory.mktemp("small")
+    return small_store(Store(str(folder / "store")), folder)
 
 
 def test_arm_is_pretrained_and_then_tuned_on_responses(small):
@@ -165,7 +54,7 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
 
 def test_synthesizer_from_a_wired_start_knows_its_markers(small):
     synthesizer = Synthesizer(
-        model=WIRED,
+        model=SHAPE,
         vocab_size=320,
         pinned_shards=("shard",),
         curriculum=Curriculum(span_copy_tokens=512, rote_tokens=512),
