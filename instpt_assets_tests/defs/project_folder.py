@@ -25,7 +25,7 @@ RECIPE: dict[str, Any] = {
     "name": "mine",
     "corpora": {"notes": {"source": "notes/*.jsonl", "id_field": "id"}},
     "cleaning": {"min_characters": 20},
-    "tuning": {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 200}}},
+    "tuning": {"sources": {"simple": {"source": "tuning.jsonl"}}},
     "synthesizer": {
         "model": {
             "hidden_size": 96,
@@ -38,11 +38,12 @@ RECIPE: dict[str, Any] = {
         },
         "vocab_size": 600,
         "pinned_shards": ["notes--a"],
-        "curriculum": {"span_copy_tokens": 2000, "rote_tokens": 2000},
+        "curriculum": {"span_copy_tokens": 4000, "rote_tokens": 4000},
         "sequence_length": 256,
-        "optimization": {"token_budget": 20480, "batch_tokens": 1024, "learning_rate": 0.003},
+        # As many steps as it takes until most completions hold a valid pair: ten seconds.
+        "optimization": {"token_budget": 81920, "batch_tokens": 512, "learning_rate": 0.006, "warmup_steps": 4},
     },
-    "pair_sets": {"synthesized": {"shots": 2, "max_model_len": 384, "max_new_tokens": 32, "max_passage_tokens": 100}},
+    "pair_sets": {"synthesized": {"shots": 2, "max_model_len": 384, "max_new_tokens": 64, "max_passage_tokens": 100, "temperature": 0.3}},
     "tokenizer": {"vocab_size": 600, "pinned_shards": ["notes--a"]},
     "pretraining": {
         "model": {
@@ -67,6 +68,36 @@ RECIPE: dict[str, Any] = {
     "evaluation": {"held_out": "pydoc://numpy?include=numpy.polynomial", "num_examples": 8},
 }
 
+SHARDED = (
+    "raw_corpus", "document_signatures", "clean_corpus", "tokenized_raw",
+    "synthesized/instruction_pairs", "synthesized/augmented_corpus", "synthesized/tokenized_augmented",
+)  # fmt: skip
+SEEDED = ("tokenized_mixture", "pretrained_checkpoint", "instruction_tuned_checkpoint", "eval_scores", "instruction_tuned_eval_scores")
+SINGLE = (
+    "duplicate_documents", "tuning_collection", "instruction_synthesizer", "synthesizer_quality", "synthesized/corpus_quality",
+    "tokenizer", "tokenized_instructions", "comparison_report",
+)  # fmt: skip
+
+
+def every_artifact(*shards: str) -> set[tuple[str, str]]:
+    """Every asset and partition of the recipe."""
+    sharded = {(asset, shard) for asset in SHARDED for shard in shards}
+    seeded = {(f"{arm}/{stage}", "seed-0") for arm in RECIPE["arms"] for stage in SEEDED}
+    return sharded | seeded | {(asset, "all") for asset in SINGLE}
+
+
+MIN_TUNING_WORDS, MAX_TUNING_WORDS, NUM_TUNING_CONTEXTS = 12, 50, 400
+
+
+def tuning_record(context: str) -> dict[str, Any]:
+    """A context of a tuning set with questions so simple that a tiny model learns to ask and answer them in seconds."""
+    begin = " ".join(context.split()[:4])
+    pairs = [
+        {"question": "How does it begin?", "answer": begin},
+        {"question": "What is it about?", "answer": "It is about Python."},
+    ]
+    return {"context": context, "pairs": pairs}
+
 
 class ProjectFolder:
     """The folder, and commands run in it as a user would."""
@@ -86,6 +117,9 @@ class ProjectFolder:
                 markers = json.dumps({"id": "markers", "text": "</END> <QUE> Is this a pair? <ANS> No, it is text. </END>"}).encode()
                 lines = [*(record for record, _ in MALFORMED), markers, *lines]
             (root / "notes" / f"{shard}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+        paragraphs = [paragraph for text in topics for paragraph in text.split("\n\n")]
+        contexts = [p for p in paragraphs if MIN_TUNING_WORDS <= len(p.split()) <= MAX_TUNING_WORDS][:NUM_TUNING_CONTEXTS]
+        (root / "tuning.jsonl").write_text("".join(json.dumps(tuning_record(context)) + "\n" for context in contexts))
         self.write_recipe()
 
     def write_recipe(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from project_folder import MALFORMED, ProjectFolder
+from project_folder import MALFORMED, ProjectFolder, every_artifact
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -31,26 +31,7 @@ def table(folder: ProjectFolder, asset: str, partition: str) -> pl.DataFrame:
 
 
 def test_every_asset_and_partition_of_the_recipe_is_materialized(done: ProjectFolder) -> None:
-    shards = {"notes--a", "notes--b"}
-    by_asset: dict[str, set[str]] = {}
-    for asset, partition in done.artifacts():
-        by_asset.setdefault(asset, set()).add(partition)
-    sharded = ["raw_corpus", "document_signatures", "clean_corpus", "tokenized_raw"]
-    sharded += [f"synthesized/{stage}" for stage in ("instruction_pairs", "augmented_corpus", "tokenized_augmented")]
-    seeded = [
-        f"{arm}/{stage}"
-        for arm in ("vanilla", "mix", "instruct")
-        for stage in (
-            "tokenized_mixture",
-            "pretrained_checkpoint",
-            "instruction_tuned_checkpoint",
-            "eval_scores",
-            "instruction_tuned_eval_scores",
-        )
-    ]
-    single = ["duplicate_documents", "tuning_collection", "instruction_synthesizer", "synthesizer_quality", "synthesized/corpus_quality"]
-    single += ["tokenizer", "tokenized_instructions", "comparison_report"]
-    assert by_asset == {**dict.fromkeys(sharded, shards), **{key: {"seed-0"} for key in seeded}, **{key: {"all"} for key in single}}
+    assert done.artifacts().keys() == every_artifact("notes--a", "notes--b")
 
 
 def test_bad_records_are_rejected_with_reason_and_position_and_the_rest_goes_through(done: ProjectFolder) -> None:
@@ -71,6 +52,21 @@ def test_every_passage_has_a_status_and_joins_to_its_document(done: ProjectFolde
         joined = pairs.sort("passage_id").group_by("document_id", maintain_order=True).agg(pl.col("text").str.join(""))
         documents = table(done, "clean_corpus", shard).select("document_id", "text").sort("document_id")
         assert joined.sort("document_id").equals(documents)
+
+
+def test_most_passages_get_pairs_and_the_instruct_arm_trains_on_them(done: ProjectFolder) -> None:
+    shards = ("notes--a", "notes--b")
+    pairs = pl.concat([table(done, "synthesized/instruction_pairs", shard) for shard in shards])
+    assert (pairs["status"] == "ok").mean() > 0.5
+    texts = pl.concat([table(done, "synthesized/augmented_corpus", shard) for shard in shards])
+    assert texts["num_pairs"].sum() == pairs["pairs"].list.len().sum()
+    by_passage = dict(pairs.select("passage_id", "pairs").iter_rows())
+    for text, passage_ids in texts.select("text", "passage_ids").iter_rows():
+        for pair in (pair for passage in passage_ids for pair in by_passage[passage]):
+            assert pair["instruction"] in text and pair["response"] in text
+    augmented = pl.col("asset") == "synthesized/tokenized_augmented"
+    assert table(done, "instruct/tokenized_mixture", "seed-0").filter(augmented)["share"].sum() > 0.8
+    assert table(done, "mix/tokenized_mixture", "seed-0").filter(augmented).is_empty()
 
 
 def test_checkpoints_load_in_transformers(done: ProjectFolder) -> None:

@@ -35,7 +35,10 @@ class LongProject(ProjectFolder):
     def __init__(self, root: Path) -> None:
         pretraining = {**RECIPE["pretraining"], "optimization": {"token_budget": 500 * 1024, "batch_tokens": 1024, "learning_rate": 0.003}}
         pair_set = {"shots": 2, "max_model_len": 512, "max_new_tokens": 128, "max_passage_tokens": 100}
-        super().__init__(root, pretraining=pretraining, pair_sets={"synthesized": pair_set})
+        # Trained so little that it does not know when to end: every completion takes all its tokens.
+        optimization = {**RECIPE["synthesizer"]["optimization"], "token_budget": 10240}
+        synthesizer = {**RECIPE["synthesizer"], "optimization": optimization}
+        super().__init__(root, pretraining=pretraining, synthesizer=synthesizer, pair_sets={"synthesized": pair_set})
         execution = {"extends": "cpu", "synthesis": {"max_num_seqs": 32}, "training": {"num_processes": 2}}
         (root / "execution.yaml").write_text(yaml.safe_dump(execution))
         texts = [item.text[:3000] for item in read_documentation("pydoc://topics")][16:]
