@@ -28,7 +28,7 @@ def describe(artifact: Artifact, reused: bool) -> dict[str, Any]:
             metadata["rows_per_second"] = round(rows / statistics["seconds"], 1)
     plain = {name: value for name, value in statistics.items() if isinstance(value, str | int | float)}
     nested = {name: dg.MetadataValue.json(value) for name, value in statistics.items() if name not in plain}
-    return {**metadata, **plain, "identity": manifest.identity, "path": dg.MetadataValue.path(artifact.root), **nested}
+    return {**metadata, **plain, "identity": manifest.identity, "path": dg.MetadataValue.path(artifact.url), **nested}
 
 
 def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
@@ -44,7 +44,7 @@ def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
         elif path.suffix == ".png":
             picture = _picture(artifact.file(file.name).read_bytes())
             shown = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-            too_large = f"too large to show here ({len(picture) / 1e3:.0f} kB): `{artifact.root}/{file.path}`"
+            too_large = f"too large to show here ({len(picture) / 1e3:.0f} kB): `{artifact.url}/{file.path}`"
             pages[f"{path.stem}_plot"] = dg.MetadataValue.md(f"![{path.stem}]({shown})" if len(picture) <= PLOT_BYTES else too_large)
     return pages
 

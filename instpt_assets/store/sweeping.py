@@ -7,7 +7,7 @@ pointers and registrations are never touched. (Parts of uploads that S3 never co
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,11 +16,11 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from instpt_assets.store.store import Store, cache_folder
+from instpt_assets.store.store import DRAFTS, Store, cache_folder
 
 _TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{32}")
 _UNFINISHED = re.compile(r"_progress/(?P<artifact>.+?/[0-9a-f]{20})(/.*)?")
-_WRITTEN = re.compile(r"(?P<artifact>[^_].*?/[0-9a-f]{20})/(?P<nonce>[0-9a-f]{12})(/.*)?")
+_WRITTEN = re.compile(rf"(?P<draft>({DRAFTS}/)?(?P<artifact>[^_].*?/[0-9a-f]{{20}})/(?P<nonce>[0-9a-f]{{12}}))(/.*)?")
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Leftover:
 def sweep(store: Store, days: float) -> Iterator[Leftover]:
     """Remove what killed writers left and nothing was written to for so many days; yields each as it is removed.
 
-    With a store on S3 the states of trainings, which lie in this machine's cache, are swept too. The whole store is listed.
+    With a store on S3 drafts and the states of trainings, which lie in this machine's cache, are swept too. The whole store is listed.
 
     Raises:
         ValueError: `days` is less than one: writers that live would lose their work.
@@ -50,14 +50,14 @@ def sweep(store: Store, days: float) -> Iterator[Leftover]:
     if days < 1:
         raise ValueError(f"days {days:g} would take the work of processes that still run: give 1 or more")
     limit = time.time() - days * 24 * 3600
-    yield from _sweep(store.fs, store.root, store.root, limit)
+    yield from _sweep(store.fs, store.root, [store.root], limit)
     if not store.is_local:
         cache = cache_folder()
-        yield from _sweep(LocalFileSystem(), str(cache), str(cache / "_progress"), limit)
+        yield from _sweep(LocalFileSystem(), str(cache), [str(cache / "_progress"), str(cache / DRAFTS)], limit)
 
 
-def _sweep(fs: Any, root: str, folder: str, limit: float) -> Iterator[Leftover]:
-    found = _listed(fs, root, folder)
+def _sweep(fs: Any, root: str, folders: Sequence[str], limit: float) -> Iterator[Leftover]:
+    found = _listed(fs, root, folders)
     for left in [*found.temporary, *found.drafts(), *found.unfinished.values()]:
         if left.modified < limit and not _is_committed(fs, left):
             with suppress(FileNotFoundError):  # its writer lives after all, and removed it itself
@@ -90,18 +90,18 @@ class _Found:
                 yield left
 
 
-def _listed(fs: Any, root: str, folder: str) -> _Found:
+def _listed(fs: Any, root: str, folders: Sequence[str]) -> _Found:
     found = _Found()
     fs.invalidate_cache()
-    for path, info in fs.find(folder, withdirs=True, detail=True).items():
+    for path, info in (item for folder in folders for item in fs.find(folder, withdirs=True, detail=True).items()):
         size, modified = int(info["size"] or 0) if info["type"] == "file" else 0, _modified(info)
         name = path.removeprefix(f"{root}/")
         if match := _UNFINISHED.fullmatch(name):
             artifact = match["artifact"]
             found.unfinished.setdefault(artifact, Leftover(f"{root}/_progress/{artifact}")).add(size, modified)
         elif match := _WRITTEN.fullmatch(name):
-            artifact, nonce = match["artifact"], match["nonce"]
-            found.written.setdefault(artifact, {}).setdefault(nonce, Leftover(f"{root}/{artifact}/{nonce}")).add(size, modified)
+            by_nonce = found.written.setdefault(match["artifact"], {})
+            by_nonce.setdefault(match["nonce"], Leftover(f"{root}/{match['draft']}")).add(size, modified)
         elif _TEMPORARY.fullmatch(name):
             found.temporary.append(Leftover(path, size, modified))
         elif name.endswith("/manifest.json"):

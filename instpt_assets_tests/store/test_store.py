@@ -115,8 +115,9 @@ def test_damaged_files_are_never_read(store: Store, damage: str) -> None:
         store.fs.rm(path)
     else:
         store.fs.pipe_file(path, b"jello" if damage == "changed" else b"he")
-    with pytest.raises(StoreError, match="delete .* and materialize corpus/raw again"):
+    with pytest.raises(StoreError, match=f"{artifact.url}/.* delete {artifact.url} and materialize corpus/raw again"):
         artifact.local()
+    assert artifact.url.startswith(store.url)
 
 
 def test_an_unreadable_manifest_says_what_to_delete(store: Store) -> None:
@@ -124,7 +125,7 @@ def test_an_unreadable_manifest_says_what_to_delete(store: Store) -> None:
     artifact = store.find(spec())
     assert artifact is not None
     store.fs.pipe_file(f"{artifact.root}/manifest.json", b"{")
-    with pytest.raises(StoreError, match="is no manifest"):
+    with pytest.raises(StoreError, match=f"{artifact.url}/manifest.json is no manifest"):
         store.find(spec())
 
 
@@ -186,6 +187,43 @@ def test_a_commit_whose_answer_got_lost_stands(store: Store, monkeypatch: pytest
     write(store, spec())
     artifact = store.find(spec())
     assert artifact is not None and artifact.file("checkpoint/model.txt").read_text() == "hello"
+
+
+def refused(status: int, code: str) -> Exception:
+    from botocore.exceptions import ClientError, EndpointConnectionError
+
+    if not status:
+        return EndpointConnectionError(endpoint_url="http://nowhere")
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+
+
+@pytest.mark.parametrize(("status", "code", "passes"), [(503, "ServiceUnavailable", True), (0, "", True), (403, "AccessDenied", False)])
+def test_a_commit_outlasts_an_outage_and_a_refusal_is_told_at_once(
+    s3_store: Store, monkeypatch: pytest.MonkeyPatch, status: int, code: str, passes: bool
+) -> None:
+    write(s3_store, spec({"x": 0}))  # its client connects
+    put, tries, waits = s3_store.fs.s3.put_object, [], []
+
+    async def failing(**request: object) -> object:
+        tries.append(request["Key"])
+        if len(tries) <= 10:
+            raise refused(status, code)
+        return await put(**request)
+
+    failing.__name__ = "put_object"  # by which s3fs knows its parameters
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("s3fs.core.asyncio.sleep", wait)
+    monkeypatch.setattr(s3_store.fs.s3, "put_object", failing)
+    if passes:
+        s3_store.write_text(s3_store.path("note.json"), "{}")
+        assert len(tries) == 11 and 28 < sum(waits) < 30
+    else:
+        with pytest.raises(PermissionError):
+            s3_store.write_text(s3_store.path("note.json"), "{}")
+        assert len(tries) == 1
 
 
 def test_an_interrupt_behind_the_commit_leaves_the_artifact_whole(tmp_path: Path) -> None:

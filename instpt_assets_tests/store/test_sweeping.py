@@ -108,15 +108,33 @@ def test_a_writer_that_commits_during_the_sweep_keeps_its_files(tmp_path: Path, 
     assert artifact is not None and artifact.file("data.txt").read_text() == "late"
 
 
-def test_states_of_trainings_in_the_cache_of_an_s3_store_go_too(s3_store: Store, tmp_path: Path, days_later: Any) -> None:
-    state = tmp_path / "cache" / "_progress" / "a" / "p" / spec(1).identity / "step-1" / "state"
-    copy = tmp_path / "cache" / "a" / "p" / spec(1).identity / "0123456789ab" / "data.txt"
+def test_drafts_and_states_of_trainings_in_the_cache_of_an_s3_store_go_too(s3_store: Store, tmp_path: Path, days_later: Any) -> None:
+    cache = tmp_path / "cache"
+    state = cache / "_progress" / "a" / "p" / spec(1).identity / "step-1" / "state"
+    copy = cache / "a" / "p" / spec(1).identity / "0123456789ab" / "data.txt"
     for path in (state, copy):
         path.parent.mkdir(parents=True)
         path.write_text("x")
+    killed = s3_store.write(spec(2))
+    draft = killed.__enter__().folder
+    (draft / "half.txt").write_text("x")
+    assert cache in draft.parents
     days_later(8)
-    assert [item.path for item in sweep(s3_store, 7)] == [str(state.parents[1])]
-    assert not state.parents[1].exists() and copy.exists()
+    assert {item.path for item in sweep(s3_store, 7)} == {str(state.parents[1]), str(draft)}
+    assert not state.parents[1].exists() and not draft.exists() and copy.exists()
+
+
+def test_a_draft_in_the_cache_lives_as_long_as_its_unfinished_work_is_written(s3_store: Store, tmp_path: Path, days_later: Any) -> None:
+    with s3_store.write(spec(1)) as draft:
+        (draft.folder / "tokenizer.json").write_text("{}")
+        days_later(8)
+        state = tmp_path / "cache" / "_progress" / "corpus/raw" / "a--0" / spec(1).identity / "step-1" / "state"
+        state.parent.mkdir(parents=True)
+        state.write_text("x")
+        os.utime(state, (time.time(), time.time()))
+        assert list(sweep(s3_store, 7)) == []
+    assert s3_store.find(spec(1)) is not None
+    assert not draft.folder.parent.exists()
 
 
 def test_days_that_would_take_living_writers_work_are_refused(tmp_path: Path) -> None:
