@@ -62,24 +62,22 @@ def make_in_worker(
         committed(spec, made[spec.asset, spec.partition])
 
     with explained(stage):
-        missing = [spec for spec in specs if project.store.find(spec) is None]
+        missing = {(spec.asset, spec.partition): spec for spec in specs if project.store.find(spec) is None}
     for spec in specs:
-        if spec not in missing:
+        if (spec.asset, spec.partition) not in missing:
             done(spec, reused=True)
     if not missing:
         context.log.info("everything is in the store: no worker is started")
         return made
 
-    by_key = {(spec.asset, spec.partition): spec for spec in missing}
-
     def on_message(message: Mapping[str, Any]) -> None:
         if message["kind"] == "committed":
-            done(by_key[message["asset"], message["partition"]], reused=bool(message["reused"]))
+            done(missing[message["asset"], message["partition"]], reused=bool(message["reused"]))
         elif message["kind"] == "progress":
             context.log.info(_progress_line(message))
 
-    run(context, stage, Task(store=project.store.url, execution=project.execution, jobs=tuple(missing)), on_message)
-    lost = [spec for spec in missing if (spec.asset, spec.partition) not in made]
+    run(context, stage, Task(store=project.store.url, execution=project.execution, jobs=tuple(missing.values())), on_message)
+    lost = [spec for key, spec in missing.items() if key not in made]
     if lost:
         raise dg.Failure(f"the {stage} worker ended without {', '.join(f'{s.asset}/{s.partition}' for s in lost)}")
     return made

@@ -145,7 +145,9 @@ class Store:
         """Make the artifact the recipe's current one of its asset and partition."""
         manifest = artifact.manifest
         path = self._pointer(recipe, manifest.asset, manifest.partition)
-        self.write_text(path, canonical_json({"identity": manifest.identity}))
+        text = canonical_json({"identity": manifest.identity})
+        if self._read(path) != text:
+            self.write_text(path, text)
 
     def _pointer(self, recipe: str, asset: str, partition: str) -> str:
         return self.path(asset, partition, "current", f"{recipe}.json")
