@@ -12,7 +12,7 @@ import dagster as dg
 
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
 from instpt_assets.defs.materialization import materialize
-from instpt_assets.defs.partitions import SINGLE_RUN, every, same, seed_partitions
+from instpt_assets.defs.partitions import SINGLE_RUN, every, pinned, same, seed_partitions
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.task_names import check_task_names
 from instpt_assets.defs.workers import materialize_in_worker
@@ -120,7 +120,7 @@ def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, A
     # The index copies no token; through this list its digest follows its sources'.
     sources = [{"asset": i.asset, "partition": i.partition, "digest": i.digest} for i in spec.inputs]
     (out / "inputs.json").write_text(json.dumps(sources, indent=1) + "\n", encoding="utf-8")
-    return build_mixture(
+    statistics = build_mixture(
         arm.mixture,
         raw=folders("tokenized_raw"),
         augmented=folders(f"{arm.pair_set}/tokenized_augmented") if arm.pair_set else None,
@@ -131,6 +131,10 @@ def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, A
         sequence_length=spec.recipe["sequence_length"],
         out=out,
     )
+    if arm.allow_missing_shards:
+        taken = {i.partition for i in spec.inputs if i.asset == "tokenized_raw"}
+        statistics["missing_shards"] = [key for key in project.plan().wanted_shards(spec.asset.split("/")[0]) if key not in taken]
+    return statistics
 
 
 def _rows(artifact: Artifact) -> Path:
@@ -143,7 +147,8 @@ def _rows(artifact: Artifact) -> Path:
 def _components(arm: Arm) -> list[dg.AssetDep]:
     deps = []
     if arm.uses("corpus"):
-        deps += every("tokenized_raw", *([f"{arm.pair_set}/tokenized_augmented"] if arm.pair_set else []))
+        assets = ["tokenized_raw", *([f"{arm.pair_set}/tokenized_augmented"] if arm.pair_set else [])]
+        deps += [dep for asset in assets for dep in pinned(asset, arm.shards)] if arm.shards else every(*assets)
     if arm.uses("tuning") or arm.uses("general"):
         deps += same("tokenized_instructions")
     return deps

@@ -8,7 +8,7 @@ from instpt_assets.defs.failures import failing_shards
 from instpt_assets.defs.jobs import SHARDS_JOB
 from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.project import Project
-from instpt_assets.defs.shards import contiguous, covering, range_tags, register
+from instpt_assets.defs.shards import claim, contiguous, covering, range_tags, register
 
 
 def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
@@ -42,6 +42,7 @@ def new_shards(project: Project) -> dg.SensorDefinition:
     @dg.sensor(name="new_shards", minimum_interval_seconds=60)
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         """A shard is registered when its file is there and grows no more; nothing is materialized by this."""
+        claim(project, context.instance)
         plan = project.plan()
         registered = set(plan.registered_shards)
         arrived = [key for key in plan.available_shards() if key in registered or is_settled(plan.shard(key))]

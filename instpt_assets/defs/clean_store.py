@@ -5,7 +5,7 @@ import sys
 from datetime import datetime
 
 from instpt_assets.defs.project import Project
-from instpt_assets.recipe.loading import ConfigurationError
+from instpt_assets.errors import UserError
 from instpt_assets.store.sweeping import sweep
 
 
@@ -21,7 +21,7 @@ def main() -> None:
             written = datetime.fromtimestamp(left.modified).isoformat(" ", "minutes")
             print(f"removed {left.path} ({left.bytes / 1e6:.1f} MB, last written {written})", flush=True)
             num, size = num + 1, size + left.bytes
-    except (ConfigurationError, ValueError) as error:
+    except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{num} leftovers, {size / 1e6:.1f} MB, removed from {store.url}")
 

@@ -9,7 +9,7 @@ from instpt_assets.corpus.duplicates import find_duplicates
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.signatures import write_signatures
 from instpt_assets.defs.attributes import attributes
-from instpt_assets.defs.materialization import materialize
+from instpt_assets.defs.materialization import made_by_run, materialize
 from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, every, same
 from instpt_assets.defs.project import Project
 
@@ -61,6 +61,7 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
             lambda spec, inputs, out: find_duplicates(
                 {key: inputs["document_signatures", key].local() for key in spec.recipe["order"]}, recipe.deduplication, out=out
             ),
+            shared=True,
         )
 
     @dg.asset(
@@ -81,6 +82,8 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
                 recipe.cleaning,
                 out=out,
             ),
+            # A run over other shards may meanwhile have made another list the current one, that knows no shard of this run.
+            plan=project.plan(duplicates=made_by_run(context, project, "duplicate_documents")),
         )
 
     return [raw_corpus, document_signatures, duplicate_documents, clean_corpus]

@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.executor_definition import IN_PROC_CONFIG
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.executor.in_process import InProcessExecutor
-from dagster._core.storage.dagster_run import RunsFilter
+
+from instpt_assets.defs.dagster_private import IN_PROC_CONFIG, ExecutionPlan, InProcessExecutor, PlanOrchestrationContext
 
 PROCESS_TAG = "instpt/process"
 """Host, process id, boot and start of the process that executes a run."""
@@ -44,7 +41,7 @@ def this_process() -> dict[str, str]:
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """End runs of killed processes of this machine and free their pool slots, so that nothing waits for them."""
     statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.CANCELING]
-    for run in instance.get_runs(RunsFilter(statuses=statuses)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
         host, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, start = process.partition(":")
         if host != socket.gethostname() or _start(int(pid)) == start:

@@ -12,20 +12,37 @@ import dagster as dg
 
 from instpt_assets.defs.dead_runs import end_dead_runs
 from instpt_assets.defs.project import Project
-from instpt_assets.recipe.loading import ConfigurationError
+from instpt_assets.errors import UserError
 from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.store.store import file_sha256
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
+SHIPPED = "dagster.yaml.shipped"
+"""Beside an instance's configuration: the SHA-256 of the shipped one that it was last compared with."""
 
 
 def prepare_home(recipe: Recipe) -> Path:
-    """The instance's folder, made and configured if it does not exist; an own `dagster.yaml` in it is left alone. Sets `DAGSTER_HOME`."""
+    """The instance's folder, made and configured if it does not exist. Sets `DAGSTER_HOME`.
+
+    A `dagster.yaml` of ours follows what is shipped; an own one is left alone, and that is said when the shipped one has changed.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or Path(".instpt", "dagster", recipe.name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        shutil.copyfile(CONFIGURATION, home / "dagster.yaml")
+    _configure(home)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def _configure(home: Path) -> None:
+    target, note = home / "dagster.yaml", home / SHIPPED
+    shipped = file_sha256(CONFIGURATION)
+    noted = note.read_text().strip() if note.exists() else None
+    found = file_sha256(target) if target.exists() else None
+    if found in (None, noted):
+        shutil.copyfile(CONFIGURATION, target)
+    elif shipped not in (found, noted):
+        print(f"{target} is kept as it is, unlike {CONFIGURATION}: compare them, or delete it to take that one", file=sys.stderr)
+    note.write_text(f"{shipped}\n")
 
 
 def main() -> None:
@@ -38,7 +55,7 @@ def main() -> None:
         with dg.DagsterInstance.get() as instance:
             end_dead_runs(instance)
             register(project, instance)
-    except (ConfigurationError, ValueError) as error:
+    except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(home)
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from instpt_assets.defs.dagster_private import UnresolvedAssetJobDefinition
 from instpt_assets.defs.partitions import SHARDS
 
 SHARDS_JOB, SYNTHESIZER_JOB, SEEDS_JOB, REPORT_JOB = "shards", "synthesizer", "seeds", "report"

@@ -10,15 +10,18 @@ from typing import Any
 
 import dagster as dg
 
-from instpt_assets.defs.plan import NotMaterialized, Plan
+from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.previews import describe
 from instpt_assets.defs.project import Project
+from instpt_assets.errors import UserError
 from instpt_assets.store.making import Build, Made, find_or_make
 from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import StoreError
+from instpt_assets.store.store import Artifact, CommitConflict
 
 FAILED = "failed"
 """Metadata of an observation that says why a partition could not be made."""
+RECENT = 20
+"""Among so many of an asset's last materializations a run looks for its own."""
 MAX_REASONS = 10
 """So many reasons stand in the description of a failure."""
 
@@ -33,7 +36,7 @@ def explained(what: str) -> Iterator[None]:
     """Errors whose message tells a person what to do (the store's, a missing input, a wrong value) fail the step with that message."""
     try:
         yield
-    except (StoreError, NotMaterialized, ValueError) as error:
+    except (UserError, ValueError) as error:
         message = str(error)
         raise dg.Failure(message if message.startswith(what) else f"{what}: {message}", allow_retries=False) from error
 
@@ -97,13 +100,14 @@ def _reason(error: Exception) -> str:
 
 
 def materialize(
-    context: dg.AssetExecutionContext, project: Project, asset: str, build: Build, *, plan: Plan | None = None
+    context: dg.AssetExecutionContext, project: Project, asset: str, build: Build, *, plan: Plan | None = None, shared: bool = False
 ) -> Iterator[dg.MaterializeResult]:
     """Make the run's partitions of one asset in this process, and report them. One that fails does not stop the others.
 
     Args:
         build: writes an artifact's files into the given folder and returns its statistics.
         plan: what the artifacts are made from; by default what is current now.
+        shared: runs over different partitions make this asset too; where another committed the same first, its artifact is taken.
 
     Raises:
         dg.Failure: an input is missing, damaged or contradicts the recipe, or another run committed first; the description says what to do.
@@ -113,13 +117,30 @@ def materialize(
     for key in outcome.keys:
         try:
             with explained(f"{asset}/{key}"):
-                made = find_or_make(project.store, plan.spec(asset, key), build)
+                spec = plan.spec(asset, key)
+                try:
+                    made = find_or_make(project.store, spec, build)
+                except CommitConflict:
+                    first = project.store.find(spec) if shared else None
+                    if first is None:
+                        raise
+                    made = Made(first, reused=True)
                 project.store.point(project.recipe.name, made.artifact)
         except Exception as error:  # raised when the others are done
             outcome.failed(key, error)
         else:
             outcome.committed(key, made)
     yield from outcome.report()
+
+
+def made_by_run(context: dg.AssetExecutionContext, project: Project, asset: str) -> Artifact | None:
+    """The artifact of an unpartitioned asset that this run has materialized (or found), if it has."""
+    records = latest(context.instance, dg.AssetKey(asset.split("/")), limit=RECENT)
+    for record in records:
+        event = record.asset_materialization
+        if record.run_id == context.run_id and event is not None and "identity" in event.metadata:
+            return project.store.get(asset, "all", str(event.metadata["identity"].value))
+    return None
 
 
 def expected_spec(plan: Plan, asset: str, partition: str) -> Spec:
@@ -178,6 +199,8 @@ def _provenance(context: dg.AssetExecutionContext, key: dg.AssetKey, partition: 
     return tags
 
 
-def latest(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None = None) -> Sequence[dg.EventLogRecord]:
-    """The asset's last materialization (of these partitions) as a list of one, or none."""
-    return instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions), limit=1).records
+def latest(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str] | None = None, limit: int = 1
+) -> Sequence[dg.EventLogRecord]:
+    """The asset's last materializations (of these partitions), the newest first."""
+    return instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key, asset_partitions=partitions), limit=limit).records

@@ -21,7 +21,7 @@ from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import contiguous, range_tags, register
-from instpt_assets.recipe.loading import ConfigurationError
+from instpt_assets.errors import UserError
 from instpt_assets.recipe.recipe import Recipe
 
 CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "clean_corpus")
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with dg.DagsterInstance.get() as instance:
             end_dead_runs(instance)
             succeeded = materialize_recipe(project, instance, options.select, options.shards.replace(",", " ").split())
-    except (ConfigurationError, ValueError) as error:
+    except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if succeeded else 1)
 
@@ -139,8 +139,8 @@ def incomplete_arms(project: Project, failed: Collection[str] = ()) -> dict[str,
     plan = project.plan()
     found = {}
     for arm, part in project.recipe.arms.items():
-        lost = [key for key in part.shards or plan.registered_shards if key in failed]
-        if lost and part.uses("corpus") and not part.allow_missing_shards:
+        lost = [key for key in plan.wanted_shards(arm) if key in failed]
+        if lost and not part.allow_missing_shards:
             found[arm] = f"{arm}: waits for {', '.join(lost)}"
             continue
         try:
@@ -215,7 +215,10 @@ def _learned_from(recipe: Recipe, chosen: set[dg.AssetKey], registered: Sequence
 
 def _chosen(definitions: dg.Definitions, select: str) -> set[dg.AssetKey]:
     graph = definitions.resolve_asset_graph()
-    chosen = dg.AssetSelection.from_string(select).resolve(graph) if select else graph.materializable_asset_keys
+    try:
+        chosen = dg.AssetSelection.from_string(select).resolve(graph) if select else graph.materializable_asset_keys
+    except dg.DagsterError as error:
+        raise ValueError(f"SELECT: '{select}' is no asset selection (such are 'group:corpus' and 'key:\"synthesized/*\"')") from error
     if not chosen:
         raise ValueError(f"SELECT: '{select}' names no asset")
     return set(chosen)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from instpt_assets.corpus.documentation import documentation_digest
 from instpt_assets.corpus.shards import Shard, list_shards, shard_digest, source_digest
+from instpt_assets.errors import UserError
 from instpt_assets.mixture.tokenizer import FILES as TOKENIZER_FILES
 from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.recipe.synthesis import Synthesizer
@@ -49,15 +50,21 @@ PAIR_SET_SHARD_STAGES = ("instruction_pairs", "augmented_corpus", "tokenized_aug
 Section = TypeVar("Section")
 
 
-class NotMaterialized(Exception):
+class NotMaterialized(UserError):
     """An input does not exist yet; the message says what to materialize first."""
 
 
 class Plan:
     """Specs of the recipe's artifacts, resolved against the recipe's current artifacts in the store."""
 
-    def __init__(self, recipe: Recipe, store: Store) -> None:
+    def __init__(self, recipe: Recipe, store: Store, *, duplicates: Artifact | None = None) -> None:
+        """Look at the store.
+
+        Args:
+            duplicates: taken in place of the current `duplicate_documents`.
+        """
         self.recipe = recipe
+        self._own_duplicates = duplicates
         self.store = store
         # What all shards share is read once a plan, not once a shard.
         self._unpartitioned = cache(lambda asset: store.current(recipe.name, asset, "all"))
@@ -129,21 +136,32 @@ class Plan:
         return all(self.is_current(asset, key) for asset in self.shard_assets)
 
     def arm_shards(self, arm: str) -> list[str]:
-        """The shards that an arm takes; without those missing, where it allows that.
+        """The shards that an arm takes, none if its mixture has no corpus; without those missing, where it allows that.
 
         Raises:
             NotMaterialized: some are missing.
         """
-        wanted = list(self.recipe.arms[arm].shards or self.registered_shards)
-        missing = [key for key in wanted if self.store.current(self.recipe.name, "tokenized_raw", key) is None]
+        wanted, missing = self.wanted_shards(arm), self.missing_shards(arm)
         if missing and not self.recipe.arms[arm].allow_missing_shards:
             raise NotMaterialized(
                 f"{arm}: {len(missing)} of {len(wanted)} shards are not tokenized yet ({', '.join(missing[:5])}{', …' * (len(missing) > 5)}): "
                 "materialize them, pin the arm's shards, or set allow_missing_shards"
             )
-        if len(missing) == len(wanted):
+        if wanted and len(missing) == len(wanted):
             raise NotMaterialized(f"{arm}: no shard is tokenized yet")
         return [key for key in wanted if key not in set(missing)]
+
+    def wanted_shards(self, arm: str) -> list[str]:
+        """The shards that an arm is about: those that it names, or all; none if its mixture has no corpus."""
+        part = self.recipe.arms[arm]
+        return list(part.shards or self.registered_shards) if part.uses("corpus") else []
+
+    def missing_shards(self, arm: str) -> list[str]:
+        """Those of them that lack tokens that the arm takes."""
+        pair_set = self.recipe.arms[arm].pair_set
+        assets = ["tokenized_raw", *([f"{pair_set}/tokenized_augmented"] if pair_set else [])]
+        wanted = self.wanted_shards(arm)
+        return [key for key in wanted if any(self.store.current(self.recipe.name, asset, key) is None for asset in assets)]
 
     # Recipe part and inputs of each stage; named after the stage
 
@@ -162,7 +180,7 @@ class Plan:
         return {**self.recipe.deduplication.hashed(), "order": keys}, self._inputs("document_signatures", keys)
 
     def _clean_corpus(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        duplicates = self.current("duplicate_documents").manifest
+        duplicates = (self._own_duplicates or self.current("duplicate_documents")).manifest
         own = next((file for file in duplicates.files if file.name == f"removed/{key}.parquet"), None)
         if own is None:
             raise NotMaterialized(f"duplicate_documents knows no shard {key}: materialize duplicate_documents again")
@@ -233,7 +251,7 @@ class Plan:
             "token_budget": self.recipe.pretraining.optimization.token_budget,
             "batch_tokens": self.recipe.pretraining.optimization.batch_tokens,
         }
-        inputs = self._inputs("tokenized_raw", keys) if part.uses("corpus") else []
+        inputs = self._inputs("tokenized_raw", keys)
         if part.pair_set is not None:
             inputs += self._inputs(f"{part.pair_set}/tokenized_augmented", keys)
         if part.uses("tuning") or part.uses("general"):

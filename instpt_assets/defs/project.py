@@ -3,13 +3,14 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from instpt_assets.defs.plan import Plan
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.loading import load_execution, load_recipe
 from instpt_assets.recipe.recipe import Recipe
-from instpt_assets.store.store import Store
+from instpt_assets.store.store import Artifact, Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,20 @@ class Project:
 
     @cached_property
     def store(self) -> Store:
-        """The store; opened when first used, so that loading definitions asks no server."""
-        return Store(self.store_url)
+        """The store; opened when first used, so that loading definitions asks no server.
 
-    def plan(self) -> Plan:
-        """A fresh look at what every asset would be made from now."""
-        return Plan(self.recipe, self.store)
+        Raises:
+            StoreError: it cannot be reached.
+        """
+        try:
+            store = Store(self.store_url)
+            store.registered_shards(self.recipe.name)
+            if store.is_local:
+                Path(store.root).mkdir(parents=True, exist_ok=True)
+        except Exception as error:  # each remote client has exceptions of its own
+            raise StoreError(f"INSTPT_STORE: the store {self.store_url} cannot be reached: {error}") from error
+        return store
+
+    def plan(self, *, duplicates: Artifact | None = None) -> Plan:
+        """A fresh look at what every asset would be made from now (with these `duplicate_documents`)."""
+        return Plan(self.recipe, self.store, duplicates=duplicates)

@@ -3,10 +3,31 @@
 from collections.abc import Collection, Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from instpt_assets.defs.dagster_private import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.project import Project
+from instpt_assets.recipe.loading import ConfigurationError
+
+RECIPE_KEY = "instpt/recipe"
+"""Under it the instance keeps the name of the recipe that it serves."""
+
+
+def claim(project: Project, instance: dg.DagsterInstance) -> None:
+    """Make the instance the recipe's, or see that it is: another's partitions would be taken for shards that are gone.
+
+    Raises:
+        ConfigurationError: it serves another recipe.
+    """
+    kept = instance.daemon_cursor_storage.get_cursor_values({RECIPE_KEY})
+    owner = kept.get(RECIPE_KEY)
+    if owner is None:
+        instance.daemon_cursor_storage.set_cursor_values({RECIPE_KEY: project.recipe.name})
+    elif owner != project.recipe.name:
+        raise ConfigurationError(
+            f"DAGSTER_HOME: the instance in {instance.root_directory} serves the recipe '{owner}', not "
+            f"'{project.recipe.name}': unset DAGSTER_HOME (each recipe then has one of its own) or name another folder"
+        )
 
 
 def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
@@ -14,7 +35,11 @@ def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
 
     Returns:
         The recipe's shards in the order of their registration. Idempotent.
+
+    Raises:
+        ConfigurationError: the instance serves another recipe.
     """
+    claim(project, instance)
     assert SHARDS.name is not None
     plan = project.plan()
     project.store.register_shards(project.recipe.name, plan.available_shards())

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from instpt_assets.errors import UserError
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.recipe import Recipe
@@ -19,7 +20,7 @@ _WHOLE = {("corpora",), ("pair_sets",), ("arms",), ("tuning", "sources")}  # map
 Model = TypeVar("Model", bound=Part)
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(UserError):
     """A recipe or execution that cannot be used; the message says what to change, for people."""
 
 

@@ -11,6 +11,14 @@ from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning
 from instpt_assets.recipe.training import InstructionTuning, ModelShape, Pretraining, TokenizerRecipe
 
+RESERVED = frozenset(
+    """
+    raw_corpus document_signatures duplicate_documents clean_corpus tuning_collection instruction_synthesizer synthesizer_quality
+    tokenizer tokenized_raw tokenized_instructions comparison_report corpus synthesizer tokens comparison
+    """.split()
+)
+"""Names of assets and groups that every recipe may have; an arm or a pair set is a group, and the first part of its assets' keys."""
+
 
 class GeneralInstructions(Part):
     """General instructions without context, mixed into continual pre-training or used for instruction tuning."""
@@ -71,6 +79,9 @@ class Recipe(Part):
         both = sorted(set(self.arms) & set(self.pair_sets))
         if both:
             problems.append(f"arms and pair_sets share the name {_names(both)}: asset keys would clash")
+        taken = sorted({*self.arms, *self.pair_sets} & RESERVED)
+        if taken:
+            problems.append(f"arms and pair_sets cannot be named {_names(taken)}: assets or groups of the graph have these names")
         if self.pair_sets and self.synthesizer is None:
             problems.append("pair_sets need the section synthesizer")
         if self.synthesizer is not None:

@@ -13,6 +13,7 @@ from instpt_assets.defs.build import build_definitions
 from instpt_assets.defs.plan import CODE_VERSIONS
 from instpt_assets.defs.project import Project
 from instpt_assets.recipe.loading import bundled, load_execution, load_recipe
+from instpt_assets.recipe.recipe import RESERVED
 
 # Asset key; group; partitions; upstream assets, on the same partition or, marked, on all (*) or pinned (!) ones.
 CORPUS = """
@@ -119,6 +120,19 @@ def test_pins_are_the_recipes_and_seeds_are_its_number(tmp_path: Path) -> None:
     assert graph.get(dg.AssetKey(["mix", "eval_scores"])).partitions_def.get_partition_keys() == ["seed-0", "seed-1"]
 
 
+def test_a_pinned_arm_depends_on_its_shards_alone(tmp_path: Path) -> None:
+    arm = {"mixture": [{"component": "corpus", "pair_set": "synthesized"}], "shards": ["numpy--0000"]}
+    found = structure(definitions(write_recipe(tmp_path / "pinned.yaml", arms={"some": arm}), tmp_path / "store"))
+    assert found["some/tokenized_mixture"][2] == {"tokenized_raw!", "synthesized/tokenized_augmented!"}
+
+
+def test_names_that_an_arm_cannot_have_are_those_of_assets_and_groups(tmp_path: Path) -> None:
+    recipe = load_recipe("demo")
+    found = structure(definitions("demo", tmp_path))
+    keys = {key.split("/")[0] for key in found} | {group for group, _, _ in found.values()}
+    assert keys - set(recipe.arms) - set(recipe.pair_sets) == RESERVED
+
+
 @pytest.mark.parametrize("recipe", bundled())
 def test_every_bundled_recipe_has_loadable_definitions(recipe: str, tmp_path: Path) -> None:
     defined = definitions(recipe, tmp_path)
@@ -161,6 +175,10 @@ WRONG = [
         "arms.vanilla.shards: 'missing--0000' names no corpus",
     ),
     (
+        {"arms": {"raw_corpus": {"mixture": [{"component": "corpus"}]}}},
+        "arms and pair_sets cannot be named 'raw_corpus': assets or groups of the graph have these names",
+    ),
+    (
         {"arms": {"mix": {"mixture": [{"component": "corpus", "ratio": 0.5}, {"component": "tuning", "ratio": 0.4}]}}},
         "arms.mix: ratios add up to 0.9, not 1",
     ),
@@ -180,7 +198,9 @@ def command(*arguments: str, recipe: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "message"), WRONG, ids=["unknown field", "missing pair set", "missing corpus", "ratios"])
+@pytest.mark.parametrize(
+    ("content", "message"), WRONG, ids=["unknown field", "missing pair set", "missing corpus", "reserved name", "ratios"]
+)
 def test_a_wrong_recipe_ends_the_commands_with_one_message(content: dict, message: str, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "wrong.yaml", **content)
     done = command("instpt_assets.defs.materialize", recipe=recipe)
