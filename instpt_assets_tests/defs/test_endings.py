@@ -110,13 +110,13 @@ def test_a_failing_worker_says_what_to_do(long: LongProject) -> None:
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
-        done = long.materialize("--select", f'key:"{PAIRS}"')
+        done = long.materialize("--select", 'key:"synthesizer_quality"')
     finally:
         weights.write_bytes(content)
     assert done.returncode == 1
     reason = f"has other content than was committed: delete {synthesizer.root} and materialize instruction_synthesizer again"
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"{PAIRS} failed: ")]
-    assert line.startswith(f"{PAIRS} failed: the synthesize worker failed: StoreError: ") and line.endswith(reason)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("synthesizer_quality failed: ")]
+    assert line.startswith("synthesizer_quality failed: the judge worker failed: ") and line.endswith(reason)
     assert "Traceback" not in done.stdout + done.stderr and "Stack Trace" not in done.stdout + done.stderr
 
 
