@@ -1,6 +1,7 @@
 """[<arm>] tokenized_mixture, pretrained_checkpoint, instruction_tuned_checkpoint and their scores.
 
-One operation serves a stage of all arms, so that one worker start serves every arm and seed of a run; each arm's lineage is its own.
+One operation serves a stage that runs models for all arms, so that one worker start serves every arm and seed of a run; each arm's lineage
+is its own.
 """
 
 import json
@@ -29,23 +30,6 @@ def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
     recipe = project.recipe
     seeds = seed_partitions(recipe)
     tuned = recipe.instruction_tuning is not None
-
-    @dg.multi_asset(
-        specs=[
-            dg.AssetSpec(
-                **attributes(f"{name}/tokenized_mixture", name, kinds={"numpy"}),
-                deps=_components(arm),
-                description="The arm's training data in order: an index over tokenized shards that copies no token.",
-            )
-            for name, arm in recipe.arms.items()
-        ],
-        partitions_def=seeds,
-        backfill_policy=SINGLE_RUN,
-        can_subset=True,
-    )
-    def tokenized_mixtures(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        for asset in _selected(context):
-            yield from materialize(context, project, asset, lambda spec, inputs, out: _mix(project, spec, inputs, out))
 
     @dg.multi_asset(
         specs=[
@@ -102,13 +86,30 @@ def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
     def scores(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         yield from materialize_in_worker(context, project, "evaluate", _selected(context))
 
-    return [tokenized_mixtures, pretrained_checkpoints, *([instruction_tuned_checkpoints] if tuned else []), scores]
+    mixtures = [_mixture(project, name, arm, seeds) for name, arm in recipe.arms.items()]
+    return [*mixtures, pretrained_checkpoints, *([instruction_tuned_checkpoints] if tuned else []), scores]
 
 
 _SCORES = [
     ("pretrained_checkpoint", "eval_scores", "Scores of the pre-trained model by lm-eval, and held-out bits per byte."),
     ("instruction_tuned_checkpoint", "instruction_tuned_eval_scores", "The same scores of the instruction-tuned model."),
 ]
+
+
+def _mixture(project: Project, name: str, arm: Arm, seeds: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
+    """An operation of its own, for one could not take all shards for one arm and pinned ones for another."""
+
+    @dg.asset(
+        **attributes(f"{name}/tokenized_mixture", name, kinds={"numpy"}),
+        partitions_def=seeds,
+        backfill_policy=SINGLE_RUN,
+        deps=_components(arm),
+    )
+    def tokenized_mixture(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        """The arm's training data in order: an index over tokenized shards that copies no token."""
+        yield from materialize(context, project, f"{name}/tokenized_mixture", lambda spec, inputs, out: _mix(project, spec, inputs, out))
+
+    return tokenized_mixture
 
 
 def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:

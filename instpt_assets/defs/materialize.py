@@ -24,6 +24,7 @@ from instpt_assets.defs.shards import contiguous, range_tags, register
 from instpt_assets.errors import UserError
 from instpt_assets.recipe.recipe import Recipe
 
+INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "clean_corpus")
 
 
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             succeeded = materialize_recipe(project, instance, options.select, options.shards.replace(",", " ").split())
     except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what was finished is kept, and the next run goes on from there")
     sys.exit(0 if succeeded else 1)
 
 
@@ -171,7 +174,11 @@ def execute_shards(definitions: dg.Definitions, instance: dg.DagsterInstance, st
 
 
 def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step, failed: set[str] | None = None) -> bool:
-    """Run one job here and print the time of each of its stages; on failure, the reason. Partitions that failed join `failed`."""
+    """Run one job here and print the time of each of its stages; on failure, the reason. Partitions that failed join `failed`.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted.
+    """
     print(f"\n== {step.job} " + "=" * (60 - len(step.job)), flush=True)
     result = definitions.resolve_job_def(step.job).execute_in_process(
         instance=instance,
@@ -185,6 +192,8 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
             print(f"{event.step_key.replace('__', '/'):45} {event.step_success_data.duration_ms / 1000:8.1f} s")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key is not None:
             failure = event.step_failure_data
+            if failure.error is not None and failure.error.cls_name in INTERRUPTIONS:
+                raise KeyboardInterrupt
             reason = failure.user_failure_data.description if failure.user_failure_data else failure.error_display_string
             print(f"\n{event.step_key.replace('__', '/')} failed: {reason}", file=sys.stderr)
     if failed is not None:

@@ -122,8 +122,10 @@ def test_pins_are_the_recipes_and_seeds_are_its_number(tmp_path: Path) -> None:
 
 def test_a_pinned_arm_depends_on_its_shards_alone(tmp_path: Path) -> None:
     arm = {"mixture": [{"component": "corpus", "pair_set": "synthesized"}], "shards": ["numpy--0000"]}
-    found = structure(definitions(write_recipe(tmp_path / "pinned.yaml", arms={"some": arm}), tmp_path / "store"))
+    arms = {"some": arm, "all": {**arm, "shards": None}}
+    found = structure(definitions(write_recipe(tmp_path / "pinned.yaml", arms=arms), tmp_path / "store"))
     assert found["some/tokenized_mixture"][2] == {"tokenized_raw!", "synthesized/tokenized_augmented!"}
+    assert found["all/tokenized_mixture"][2] == {"tokenized_raw*", "synthesized/tokenized_augmented*"}
 
 
 def test_names_that_an_arm_cannot_have_are_those_of_assets_and_groups(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """`make materialize` over some shards: what can be made of them is made, and what waits for others is named."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from light_project import LightProject
 
+from instpt_assets.corpus.ingest import ingest
+from instpt_assets.corpus.shards import Shard
+from instpt_assets.defs import corpus
 from instpt_assets.defs.materialize import incomplete_arms, materialize_recipe
 
 VANILLA = {"mixture": [{"component": "corpus"}]}
@@ -36,7 +40,7 @@ def test_some_shards_are_made_as_far_as_they_go(light: LightProject, capsys: pyt
 def test_a_selected_arm_without_its_shards_is_a_failure(light: LightProject, capsys: pytest.CaptureFixture[str]) -> None:
     assert materialize_recipe(light.project, light.instance, "", ["notes--b"])
     assert not materialize_recipe(light.project, light.instance, 'key:"only_b/tokenized_mixture"', ["notes--b"])
-    assert "tokenized_mixtures failed: only_b/tokenized_mixture/seed-0: only_b: 1 of 2 shards" in capsys.readouterr().err
+    assert "only_b/tokenized_mixture failed: only_b/tokenized_mixture/seed-0: only_b: 1 of 2 shards" in capsys.readouterr().err
 
 
 def test_an_arm_whose_shards_are_there_is_made(
@@ -76,6 +80,22 @@ def test_an_unreadable_file_holds_up_no_other_shard(light: LightProject, capsys:
     output = capsys.readouterr()
     assert "raw_corpus failed: raw_corpus/notes--b: '" in output.err and "Traceback" not in output.err
     assert "Failed, for the reasons above: notes--b. The other shards are done." in output.out
+
+
+def test_an_interrupted_run_is_not_taken_up_again_without_the_shards_that_failed(
+    light: LightProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(shard: Shard, *arguments: Any, **options: Any) -> dict[str, Any]:
+        if shard.key == "notes--c":
+            raise KeyboardInterrupt
+        return ingest(shard, *arguments, **options)
+
+    light.break_shard("a")
+    monkeypatch.setattr(corpus, "ingest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        materialize_recipe(light.project, light.instance, "group:corpus", [])
+    assert made(light)["raw_corpus"] == {"b"}
+    assert len(light.instance.get_runs()) == 1
 
 
 def test_arms_of_a_shard_that_failed_wait_even_if_an_earlier_state_of_it_is_there(light: LightProject) -> None:
