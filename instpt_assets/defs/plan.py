@@ -4,7 +4,7 @@ An asset asks for its spec before it works, the schedule and the command line to
 """
 
 from collections.abc import Iterable
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -47,6 +47,9 @@ SHARD_STAGES = ("raw_corpus", "document_signatures", "clean_corpus", "tokenized_
 PAIR_SET_SHARD_STAGES = ("instruction_pairs", "augmented_corpus", "tokenized_augmented")
 
 
+_KEPT_ARTIFACTS = 4096
+"""So many manifests of shards and seeds a plan keeps: each is small, but a store may have very many."""
+
 Section = TypeVar("Section")
 
 
@@ -55,7 +58,10 @@ class NotMaterialized(UserError):
 
 
 class Plan:
-    """Specs of the recipe's artifacts, resolved against the recipe's current artifacts in the store."""
+    """Specs of the recipe's artifacts, resolved against the recipe's current artifacts in the store.
+
+    A plan is one look: what it has read it does not read again. Take a new one when something was made.
+    """
 
     def __init__(self, recipe: Recipe, store: Store, *, duplicates: Artifact | None = None) -> None:
         """Look at the store.
@@ -66,8 +72,9 @@ class Plan:
         self.recipe = recipe
         self._own_duplicates = duplicates
         self.store = store
-        # What all shards share is read once a plan, not once a shard.
+        # What all shards share is read once a plan, not once a shard; what several stages of a shard need, once a shard.
         self._unpartitioned = cache(lambda asset: store.current(recipe.name, asset, "all"))
+        self._partitioned = lru_cache(_KEPT_ARTIFACTS)(lambda asset, partition: store.current(recipe.name, asset, partition))
         self._base_model = cache(find_base_model)
         self._shards_of = cache(lambda name: {shard.key: shard for shard in list_shards(name, recipe.corpora[name])})
 
@@ -88,7 +95,7 @@ class Plan:
         Raises:
             NotMaterialized: there is none.
         """
-        artifact = self._unpartitioned(asset) if partition == "all" else self.store.current(self.recipe.name, asset, partition)
+        artifact = self._find(asset, partition)
         if artifact is None:
             where = "" if partition == "all" else f", partition {partition},"
             raise NotMaterialized(f"{asset}{where} is not materialized: materialize it first")
@@ -96,11 +103,14 @@ class Plan:
 
     def is_current(self, asset: str, partition: str = "all") -> bool:
         """Whether the recipe's current artifact is what would be made now."""
-        artifact = self.store.current(self.recipe.name, asset, partition)
+        artifact = self._find(asset, partition)
         try:
             return artifact is not None and artifact.manifest.identity == self.spec(asset, partition).identity
         except NotMaterialized:
             return False
+
+    def _find(self, asset: str, partition: str) -> Artifact | None:
+        return self._unpartitioned(asset) if partition == "all" else self._partitioned(asset, partition)
 
     # Shards
 
@@ -161,7 +171,7 @@ class Plan:
         pair_set = self.recipe.arms[arm].pair_set
         assets = ["tokenized_raw", *([f"{pair_set}/tokenized_augmented"] if pair_set else [])]
         wanted = self.wanted_shards(arm)
-        return [key for key in wanted if any(self.store.current(self.recipe.name, asset, key) is None for asset in assets)]
+        return [key for key in wanted if any(self._find(asset, key) is None for asset in assets)]
 
     # Recipe part and inputs of each stage; named after the stage
 
@@ -174,7 +184,7 @@ class Plan:
         return self.recipe.deduplication.hashed(without={"threshold"}), self._inputs("raw_corpus", [key])
 
     def _duplicate_documents(self) -> tuple[dict[str, Any], Iterable[Input]]:
-        keys = [key for key in self.registered_shards if self.store.current(self.recipe.name, "document_signatures", key) is not None]
+        keys = [key for key in self.registered_shards if self._find("document_signatures", key) is not None]
         if not keys:
             raise NotMaterialized("document_signatures: no shard is materialized yet")
         return {**self.recipe.deduplication.hashed(), "order": keys}, self._inputs("document_signatures", keys)
@@ -211,7 +221,7 @@ class Plan:
         ]
 
     def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        keys = [k for k in self.registered_shards if self.store.current(self.recipe.name, f"{pair_set}/augmented_corpus", k) is not None]
+        keys = [k for k in self.registered_shards if self._find(f"{pair_set}/augmented_corpus", k) is not None]
         if not keys:
             raise NotMaterialized(f"{pair_set}/augmented_corpus: no shard is materialized yet")
         return {"seed": self.recipe.layouts.seed}, [
