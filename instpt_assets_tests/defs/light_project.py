@@ -16,6 +16,18 @@ from instpt_assets.defs.shards import register
 from instpt_assets.recipe.loading import load_execution, load_recipe
 
 CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "clean_corpus")
+WITH_PAIRS = {
+    "tuning": {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 20}}},
+    "synthesizer": {
+        "model": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "max_position_embeddings": 512},
+        "vocab_size": 400,
+        "pinned_shards": ["notes--a"],
+        "sequence_length": 128,
+        "optimization": {"token_budget": 2048, "batch_tokens": 512, "learning_rate": 0.001},
+    },
+    "pair_sets": {"synthesized": {"max_model_len": 512, "max_new_tokens": 32}},
+}
+"""Sections of a recipe that also writes pairs."""
 
 
 class LightProject:

@@ -6,8 +6,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from light_project import CORPUS, LightProject, failure
-from test_failures import WITH_PAIRS
+from light_project import CORPUS, WITH_PAIRS, LightProject, failure
 
 from instpt_assets.defs import workers
 from instpt_assets.defs.plan import NotMaterialized

@@ -12,7 +12,7 @@ import dagster as dg
 import psutil
 import pytest
 from daemon import daemon
-from light_project import CORPUS, LightProject, failure
+from light_project import CORPUS, WITH_PAIRS, LightProject, failure
 
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.shards import Shard
@@ -23,17 +23,6 @@ from instpt_assets.defs.materialize import materialize_recipe
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import contiguous, range_tags
 
-WITH_PAIRS = {
-    "tuning": {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 20}}},
-    "synthesizer": {
-        "model": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64, "max_position_embeddings": 512},
-        "vocab_size": 400,
-        "pinned_shards": ["notes--a"],
-        "sequence_length": 128,
-        "optimization": {"token_budget": 2048, "batch_tokens": 512, "learning_rate": 0.001},
-    },
-    "pair_sets": {"synthesized": {"max_model_len": 512, "max_new_tokens": 32}},
-}
 ONE = range_tags("notes--a", "notes--a")
 
 
