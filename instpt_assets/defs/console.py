@@ -4,6 +4,9 @@ import logging
 
 import dagster as dg
 
+INTERRUPTED = "Execution was interrupted unexpectedly"
+"""So Dagster says after Ctrl-C, of a run that it calls failed."""
+
 
 @dg.logger(config_schema={"log_level": dg.Field(str, default_value="INFO")}, description="One short line a message.")
 def console(context: dg.InitLoggerContext) -> logging.Logger:
@@ -11,8 +14,15 @@ def console(context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("instpt", level=context.logger_config["log_level"])
     handler = logging.StreamHandler()
     handler.setFormatter(_Short())
+    handler.addFilter(_is_news)
     logger.addHandler(handler)
     return logger
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what `make materialize` says itself when a run has ended: why a step failed, or that it was interrupted."""
+    event = getattr(record, "dagster_meta", {}).get("dagster_event")
+    return INTERRUPTED not in record.getMessage() and not (event and event.event_type == dg.DagsterEventType.STEP_FAILURE)
 
 
 class _Short(logging.Formatter):

@@ -4,8 +4,10 @@ The runs are ordinary Dagster runs, seen in `make ui` afterwards.
 """
 
 import argparse
+import signal
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +15,8 @@ from typing import Self
 
 import dagster as dg
 
-from instpt_assets.defs.dead_runs import end_dead_runs, this_process
+from instpt_assets.defs.console import INTERRUPTED
+from instpt_assets.defs.dead_runs import end_dead_runs, this_process, watched
 from instpt_assets.defs.failures import failed_partitions
 from instpt_assets.defs.home import prepare_home
 from instpt_assets.defs.jobs import REPORT_JOB, SEEDS_JOB, SHARDS_JOB, SYNTHESIZER_JOB
@@ -59,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: what was finished is kept, and the next run goes on from there")
+        print("interrupted: what was finished is kept, and the next run goes on from there", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     sys.exit(0 if succeeded else 1)
 
 
@@ -180,13 +184,16 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
         KeyboardInterrupt: the run was interrupted.
     """
     print(f"\n== {step.job} " + "=" * (60 - len(step.job)), flush=True)
-    result = definitions.resolve_job_def(step.job).execute_in_process(
-        instance=instance,
-        asset_selection=list(step.assets),
-        run_config={"loggers": {"console": {"config": {}}}},
-        tags={**step.tags, **this_process()},
-        raise_on_error=False,
-    )
+    run_id = str(uuid.uuid4())
+    with watched(instance, run_id):
+        result = definitions.resolve_job_def(step.job).execute_in_process(
+            instance=instance,
+            asset_selection=list(step.assets),
+            run_config={"loggers": {"console": {"config": {}}}},
+            run_id=run_id,
+            tags={**step.tags, **this_process()},
+            raise_on_error=False,
+        )
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key is not None:
             print(f"{event.step_key.replace('__', '/'):45} {event.step_success_data.duration_ms / 1000:8.1f} s")
@@ -196,6 +203,8 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Ste
                 raise KeyboardInterrupt
             reason = failure.user_failure_data.description if failure.user_failure_data else failure.error_display_string
             print(f"\n{event.step_key.replace('__', '/')} failed: {reason}", file=sys.stderr)
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE and INTERRUPTED in (event.message or ""):
+            raise KeyboardInterrupt  # while it waited for its place in the pool
     if failed is not None:
         failed |= failed_partitions(instance, result.run_id)
     return bool(result.success)

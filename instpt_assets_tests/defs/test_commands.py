@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from light_project import LightProject
 
 from instpt_assets.defs import home
+from instpt_assets.defs.attributes import GPU_POOL
 from instpt_assets.defs.automation import new_shards, nightly_synthesis
 from instpt_assets.defs.materialize import materialize_recipe
 from instpt_assets.defs.project import Project
@@ -37,6 +39,24 @@ def command(light: LightProject, module: str, *arguments: str, **variables: str)
         [sys.executable, "-W", "ignore", "-m", f"instpt_assets.defs.{module}", *arguments],
         env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+def test_an_interrupted_run_ends_in_one_line(light: LightProject) -> None:
+    light.instance.event_log_storage.set_concurrency_slots(GPU_POOL, 0)  # it waits until it is interrupted
+    environment = {**os.environ, "INSTPT_RECIPE": str(light.root / "light.yaml"), "INSTPT_STORE": str(light.root / "store")}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "instpt_assets.defs.materialize"],
+        env={**environment, "DAGSTER_HOME": str(light.root / "dagster")}, cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("waiting for a place in pool gpu, held by nobody: its limit is 0"):
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+        errors = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "ERROR" not in errors and "DagsterExecutionInterruptedError" not in errors
+    assert "interrupted: what was finished is kept, and the next run goes on from there" in errors.splitlines()
 
 
 def another(light: LightProject) -> Project:

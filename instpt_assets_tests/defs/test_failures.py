@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,10 +18,13 @@ from light_project import CORPUS, WITH_PAIRS, LightProject, failure
 
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.shards import Shard
-from instpt_assets.defs import corpus
+from instpt_assets.defs import corpus, dead_runs
+from instpt_assets.defs.attributes import GPU_POOL
+from instpt_assets.defs.console import console
+from instpt_assets.defs.dagster_private import InstanceConcurrencyContext
 from instpt_assets.defs.dead_runs import PROCESS_TAG, end_dead_runs, this_process
 from instpt_assets.defs.failures import failing_shards
-from instpt_assets.defs.materialize import materialize_recipe
+from instpt_assets.defs.materialize import Step, execute, materialize_recipe
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import contiguous, range_tags
 
@@ -218,3 +223,39 @@ def test_a_run_of_the_ui_that_was_killed_with_the_whole_of_it_ends(tmp_path: Pat
         end_dead_runs(light.instance)
     assert light.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
     assert not pool.get_concurrency_info("gpu").pending_steps
+
+
+@pytest.fixture
+def waiting(light: LightProject) -> Callable[[], bool]:
+    """Runs something that needs the pool's only place."""
+
+    @dg.asset(pool=GPU_POOL)
+    def model() -> None: ...
+
+    definitions = dg.Definitions([model], jobs=[dg.define_asset_job("models", "*")], loggers={"console": console})
+    light.instance.event_log_storage.set_concurrency_slots(GPU_POOL, 1)
+    return lambda: execute(definitions, light.instance, Step("models", (model.key,)))
+
+
+def test_a_run_that_waits_takes_the_place_of_a_process_that_is_killed_meanwhile(
+    light: LightProject, waiting: Callable[[], bool], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("instpt_assets.defs.dead_runs.POLL_SECONDS", 0.1)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        holder = run_of(light, {PROCESS_TAG: f"{socket.gethostname()}:{other.pid}:{dead_runs._start(other.pid)}"})
+        killer = threading.Timer(1.0, other.kill)
+        killer.start()
+        assert waiting()
+        killer.join()
+    assert light.instance.get_run_by_id(holder.run_id).status == dg.DagsterRunStatus.FAILURE
+    said = f"waiting for a place in pool gpu, held by run {holder.run_id[:8]} (step, process {other.pid} on {socket.gethostname()})\n"
+    assert capfd.readouterr().out.count(said) == 1
+
+
+def test_a_run_that_waits_sleeps(light: LightProject) -> None:
+    light.instance.event_log_storage.set_concurrency_slots(GPU_POOL, 1)
+    run_of(light, this_process())
+    run = light.instance.create_run_for_job(light.definitions.resolve_job_def("shards"))
+    with InstanceConcurrencyContext(light.instance, run) as places:
+        assert not places.claim(GPU_POOL, "step")
+        assert 0.5 < places.interval_to_next_pending_claim_check() <= 15
