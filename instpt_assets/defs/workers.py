@@ -1,6 +1,7 @@
 """Start a worker for an asset, pass on its progress, and make sure that nothing of it outlives the run."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,8 +172,21 @@ def run(context: dg.AssetExecutionContext, stage: str, task: Task, on_message: C
                 process.wait()
     hand_on()
     if process.returncode != 0:
-        reason = errors[-1] if errors else f"it ended with status {process.returncode}; its output is in the step's stderr"
+        reason = errors[-1] if errors else f"{ended_by(process.returncode)}; its output stands above, and under the run's stderr in the UI"
         raise dg.Failure(f"the {stage} worker failed: {reason}", allow_retries=False)
+
+
+def ended_by(status: int) -> str:
+    """What a worker's exit status says of its end: negative if a signal ended its supervisor, above 128 if one ended the worker itself."""
+    number = -status if status < 0 else status - 128
+    if number not in set(signal.Signals):
+        return f"it ended with status {status}"
+    name = signal.Signals(number).name
+    hint = {
+        signal.SIGKILL: ": did the machine run out of memory? (`dmesg` says so; smaller batches need less)",
+        signal.SIGILL: ": this processor lacks an instruction that a library was built with, or that was chosen for the model's shape",
+    }.get(signal.Signals(number), "")
+    return f"{'its supervisor' if status < 0 else 'it'} was ended by {name}{hint}"
 
 
 def _progress_line(message: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from instpt_assets.defs.failures import failing_shards
 from instpt_assets.defs.materialize import Step, execute, materialize_recipe
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import contiguous, range_tags
+from instpt_assets.defs.workers import ended_by
 
 ONE = range_tags("notes--a", "notes--a")
 
@@ -259,3 +260,17 @@ def test_a_run_that_waits_sleeps(light: LightProject) -> None:
     with InstanceConcurrencyContext(light.instance, run) as places:
         assert not places.claim(GPU_POOL, "step")
         assert 0.5 < places.interval_to_next_pending_claim_check() <= 15
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (1, "it ended with status 1"),
+        (128 + 9, "it was ended by SIGKILL: did the machine run out of memory?"),
+        (-9, "its supervisor was ended by SIGKILL: did the machine run out of memory?"),
+        (128 + 4, "it was ended by SIGILL: this processor lacks an instruction"),
+        (255, "it ended with status 255"),
+    ],
+)
+def test_the_end_of_a_worker_is_told_in_words(status: int, said: str) -> None:
+    assert ended_by(status).startswith(said)
