@@ -22,7 +22,7 @@ materialize: setup
 	python -m instpt_assets.defs.materialize $${SELECT:+--select "$$SELECT"} $${SHARDS:+--shards "$$SHARDS"}
 
 ui: setup
-	home="$$(python -m instpt_assets.defs.home)" && DAGSTER_HOME="$$home" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
+	home="$$(python -m instpt_assets.defs.home --host $(HOST) --port $(PORT))" && DAGSTER_HOME="$$home" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
 
 test: setup
 	python -m pytest

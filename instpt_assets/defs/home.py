@@ -3,9 +3,12 @@
 `python -m instpt_assets.defs.home` prepares it, registers the recipe's shards and prints its path.
 """
 
+import argparse
 import os
 import shutil
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -45,11 +48,30 @@ def _configure(home: Path) -> None:
     note.write_text(f"{shipped}\n")
 
 
-def main() -> None:
+def check_port(host: str, port: int) -> None:
+    """See that the UI can be served there, before anything is started.
+
+    Raises:
+        UserError: something listens on the port.
+    """
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:  # nobody answers
+        return
+    raise UserError(f"PORT: {port} is taken, maybe by another `make ui`: end that, or say `make ui PORT={port + 1}`")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the instance and register the shards, so that the first click on Materialize works."""
     from instpt_assets.defs.shards import register
 
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--host", default="127.0.0.1", help="address of the UI")
+    parser.add_argument("--port", type=int, help="port of the UI, which must be free; not looked at by default")
+    options = parser.parse_args(arguments)
     try:
+        if options.port is not None:
+            check_port(options.host, options.port)
         project = Project.from_environment()
         home = prepare_home(project.recipe)
         with dg.DagsterInstance.get() as instance:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_an_interrupted_run_ends_in_one_line(light: LightProject) -> None:
     assert process.returncode == 128 + signal.SIGINT, errors
     assert "ERROR" not in errors and "DagsterExecutionInterruptedError" not in errors
     assert "interrupted: what was finished is kept, and the next run goes on from there" in errors.splitlines()
+
+
+def test_a_taken_port_is_one_line(light: LightProject) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command(light, "home", "--port", str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: PORT: {port} is taken, maybe by another `make ui`: end that, or say `make ui PORT={port + 1}`\n"
+    assert command(light, "home", "--port", str(port)).stdout == f"{light.root / 'dagster'}\n"
 
 
 def another(light: LightProject) -> Project:
