@@ -17,12 +17,13 @@ pins=deploy/requirements/$INSTPT_EXTRA.txt
 # What an installation depends on; from [tool.dg] on, pyproject.toml only configures tools.
 inputs=$({ cat deploy/setup.sh deploy/requirements/*.txt deploy/vllm-metadata/pyproject.toml && sed '/^\[tool\.dg\]/q' pyproject.toml; } | sha256sum)
 
-# The state tells which environment lies there: another extra's, one of a folder since moved, or an unfinished one is made anew.
+# The state tells which environment lies there: another extra's, one of a folder since moved, an unfinished or a damaged one is made anew.
 state=$venv/.setup
 whose="$INSTPT_EXTRA $PWD"
 current() { cat "$state" 2>/dev/null || echo "$whose"; } # without a state it is somebody's own: completed in place
 usable() { "$venv/bin/python" -c '' 2>/dev/null; }
-complete() { [ "$(current)" = "$whose ${inputs%% *}" ] && usable; }
+intact() { for package in dagster torch vllm; do ls "$venv"/lib/python*/site-packages/$package/__init__.py >/dev/null 2>&1 || return 1; done; }
+complete() { [ "$(current)" = "$whose ${inputs%% *}" ] && usable && intact; }
 if complete; then exit 0; fi
 
 start=$SECONDS
@@ -35,7 +36,7 @@ fi
 uv=$(deploy/uv.sh)
 
 found=$(current)
-case $found in "$whose"*unfinished) renew=yes ;; "$whose"*) renew= ;; *) renew=yes ;; esac
+case $found in "$whose"*unfinished) renew=yes ;; "$whose") renew= ;; "$whose"*) intact && renew= || renew=yes ;; *) renew=yes ;; esac
 if [ -n "$renew" ] || ! usable; then
     supported='>=3.11,<3.14'
     [ "$INSTPT_EXTRA" = cpu ] || supported='>=3.11,<3.13' # flashinfer needs a cuda-python that has no later wheels

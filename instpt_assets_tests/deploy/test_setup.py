@@ -77,7 +77,8 @@ def checkout(tmp_path):
     # Stands for uv: notes what is asked of it; makes an environment whose python runs nothing.
     fake.write_text(
         '#!/bin/sh\necho "$@" >>"$CALLS"\n'
-        'case "$*" in *--help*) echo --torch-backend ;; *venv*) for last; do :; done; mkdir -p "$last/bin"; ln -sf /bin/true "$last/bin/python" ;; esac\n'
+        'case "$*" in *--help*) echo --torch-backend ;; *venv*) for last; do :; done; mkdir -p "$last/bin"; ln -sf /bin/true "$last/bin/python"'
+        '; for p in dagster torch vllm; do f="$last/lib/python3/site-packages/$p"; mkdir -p "$f"; touch "$f/__init__.py"; done ;; esac\n'
         'case "$*" in *"$FAIL_ON"*) exit 1 ;; esac\n',
         encoding="utf-8",
     )
@@ -149,11 +150,15 @@ def test_changed_requirements_are_installed_into_the_same_environment(checkout):
     assert "venv " not in calls.replace(".venv", "")
 
 
-@pytest.mark.parametrize("change", ["interrupted", "other extra"])
+@pytest.mark.parametrize("change", ["interrupted", "other extra", "damaged"])
 def test_an_environment_that_cannot_be_trusted_is_made_anew(checkout, change):
     if change == "interrupted":
         failed, _ = _set_up(checkout, fail_on="requirements/cpu.txt")
         assert failed.returncode != 0
+        done, calls = _set_up(checkout)
+    elif change == "damaged":
+        _set_up(checkout)
+        shutil.rmtree(next((checkout / ".venv" / "lib").glob("python*/site-packages/dagster")))
         done, calls = _set_up(checkout)
     else:
         _set_up(checkout)
