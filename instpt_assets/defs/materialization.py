@@ -56,8 +56,21 @@ class Outcome:
         """The partition is in the store. Of several what was made is logged now, and once more, with the run's result, at the end."""
         self.made[partition] = made
         self._context.log.info("%s/%s: %s", self.asset, partition, "reused" if made.reused else "made")
+        self._tell_rejected(partition, made)
         if len(self.keys) > 1 and not made.reused:
             log_partition(self._context, self._key, partition, made)
+
+    def _tell_rejected(self, partition: str, made: Made) -> None:
+        statistics = made.artifact.manifest.statistics
+        read, rejected = statistics.get("num_read", 0), statistics.get("num_rejected", 0)
+        if self.asset != "raw_corpus" or not rejected:
+            return
+        where = next(file.path for file in made.artifact.manifest.files if file.path.endswith("rejected.parquet"))
+        told = f"{partition}: {read} records read, {rejected} rejected: {made.artifact.root}/{where} says why"
+        if rejected < read:
+            self._context.log.info(told)
+        else:
+            self._context.log.warning(f"{told}. Nothing is left: is text_field (and id_field) of its corpus the name of a field?")
 
     def failed(self, partition: str, error: Exception) -> None:
         """The partition cannot be made; the others go on. An observation says so in the UI and to `failures`."""

@@ -130,7 +130,9 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(counted(), trainer)
     if not counts["num_texts"]:
-        raise ValueError("there is no text to train the tokenizer on")
+        raise ValueError(
+            "there is no text to train the tokenizer on: were all records of the pinned shards rejected (text_field), or removed in cleaning?"
+        )
     folder = out / FOLDER
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -109,3 +109,10 @@ def test_arms_of_a_shard_that_failed_wait_even_if_an_earlier_state_of_it_is_ther
         "only_b": "only_b: waits for notes--c",
     }
     assert incomplete_arms(light.project, {"notes--a"}) == {"vanilla": "vanilla: waits for notes--a"}
+
+
+def test_a_shard_whose_records_are_all_rejected_is_warned_of(light: LightProject, capfd: pytest.CaptureFixture[str]) -> None:
+    (light.root / "notes" / "b.jsonl").write_text('{"id": "b0", "body": "some text"}\n' * 3)
+    assert materialize_recipe(light.project, light.instance, 'key:"raw_corpus"', ["notes--b"])
+    output = "".join(capfd.readouterr())
+    assert "WARNING: notes--b: 3 records read, 3 rejected: " in output and "is text_field (and id_field)" in output
