@@ -66,6 +66,8 @@ def _read(path: Path, folder: Path, what: str, extended_by: tuple[Path, ...] = (
         chain = " -> ".join(str(file) for file in (*extended_by, path.resolve()))
         raise ConfigurationError(f"{what} {path}: extends: the files extend each other in a circle ({chain}): name another")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if content is None:
+        raise ConfigurationError(f"{what} {path}: the file is empty")
     if not isinstance(content, dict) or "extends" not in content:
         return content
     if what == "recipe" and "name" not in content:

@@ -264,3 +264,9 @@ def test_a_new_release_hashes_a_recipe_as_the_last_one_did() -> None:
         if name not in ("name", "description", "num_seeds")
     }
     assert found == GOLDEN, f"if that is meant, write down: {found}"
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    with pytest.raises(ConfigurationError, match=r"empty\.yaml: the file is empty$"):
+        load_recipe(str(tmp_path / "empty.yaml"))
