@@ -77,6 +77,7 @@ def test_the_first_click_on_materialize_makes_all_shards(page: Page, url: str, f
         expect(page.get_by_text(text).first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_cancelled_training_leaves_no_process_behind(page: Page, url: str, folder: ProjectFolder) -> None:
     inputs = " or ".join(
         f'key:"{asset}"' for asset in ("raw_corpus", "document_signatures", "duplicate_documents", "clean_corpus", "tuning_collection")

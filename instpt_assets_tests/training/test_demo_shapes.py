@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from instpt_assets.recipe.loading import load_recipe
@@ -23,6 +24,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_models_of_the_demos_shapes_generate_in_vllm(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     demo = load_recipe("demo")
