@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import pytest
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def save_model(folder: Path, tokenizer: Tokenizer, successors: dict[int, int]) -
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+@pytest.mark.slow
 def test_two_shards_through_vllm_with_one_engine_start(tmp_path: Path, tokenizer: Tokenizer) -> None:
     store = Store(str(tmp_path / "store"))
     prompt_format = PromptFormat(tokenizer)
