@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import pytest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
