@@ -41,7 +41,7 @@ class LongProject(ProjectFolder):
         super().__init__(root, pretraining=pretraining, synthesizer=synthesizer, pair_sets={"synthesized": pair_set})
         execution = {"extends": "cpu", "synthesis": {"max_num_seqs": 32}, "training": {"num_processes": 2}}
         (root / "execution.yaml").write_text(yaml.safe_dump(execution))
-        texts = [item.text[:3000] for item in read_documentation("pydoc://topics")][16:]
+        texts = [item.text[:3000] for item in read_documentation("pydoc://topics")][16:48]
         (root / "notes" / "b.jsonl").write_text("".join(json.dumps({"id": f"b{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
         self.mark = uuid.uuid4().hex
 
