@@ -13,7 +13,7 @@ import dagster as dg
 from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.previews import describe
 from instpt_assets.defs.project import Project
-from instpt_assets.errors import UserError
+from instpt_assets.errors import UserError, told
 from instpt_assets.store.making import Build, Made, find_or_make
 from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import Artifact, CommitConflict
@@ -109,7 +109,7 @@ def failure(errors: Iterable[Exception]) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    return error.description or "" if isinstance(error, dg.Failure) else f"{type(error).__name__}: {error}"
+    return error.description or "" if isinstance(error, dg.Failure) else told(error)
 
 
 def materialize(

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from instpt_assets.errors import UserError
+from instpt_assets.errors import UserError, told
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import PairSet
 from instpt_assets.store.manifest import Spec
@@ -178,7 +178,7 @@ class _Run:
             if self._engine is not None:
                 self._engine.close()
         if self._failures:
-            reasons = "; ".join(f"{partition}: {type(error).__name__}: {error}" for partition, error in self._failures.items())
+            reasons = "; ".join(f"{partition}: {told(error)}" for partition, error in self._failures.items())
             raise SynthesisError(f"{len(self._failures)} of {len(self._jobs)} shards failed: {reasons}") from next(
                 iter(self._failures.values())
             )
@@ -251,7 +251,7 @@ class _Run:
 
     def _fail(self, spec: Spec, error: Exception) -> None:
         self._failures[spec.partition] = error
-        self._progress({"stage": "failed", "partition": spec.partition, "error": f"{type(error).__name__}: {error}"})
+        self._progress({"stage": "failed", "partition": spec.partition, "error": told(error)})
 
 
 def _write_table(path: Path, passages: Sequence[Passage], chains: Sequence[Chain], results: Mapping[str, Sequence[Shot]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from dagster_pipes import open_dagster_pipes
 from pydantic import BaseModel, ConfigDict
 
-from instpt_assets.errors import UserError
+from instpt_assets.errors import UserError, told
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.store.making import Inputs, find_or_make
 from instpt_assets.store.manifest import Spec
@@ -55,7 +55,7 @@ def _run(body: Callable[[Task, Store, Report], None], text: str, report: Report)
         task = Task.model_validate_json(text)
         body(task, Store(task.store), report)
     except Exception as error:
-        report({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
+        report({"kind": "failed", "error": told(error)})
         if _is_for_users(error):
             sys.exit(1)
         raise
@@ -85,8 +85,8 @@ def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda 
             except Exception as error:  # only its text is kept: a traceback would hold on to model and optimizer
                 if not _is_for_users(error):
                     traceback.print_exc()
-                failures.append(f"{job.asset}/{job.partition}: {type(error).__name__}: {error}")
-                report({**label, "stage": "failed", "error": f"{type(error).__name__}: {error}"})
+                failures.append(f"{job.asset}/{job.partition}: {told(error)}")
+                report({**label, "stage": "failed", "error": told(error)})
             else:
                 report_committed(report, job, reused=made.reused)
         if failures:

@@ -116,7 +116,8 @@ def test_a_failing_worker_says_what_to_do(long: LongProject) -> None:
     assert done.returncode == 1
     reason = f"has other content than was committed: delete {synthesizer.root} and materialize instruction_synthesizer again"
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("synthesizer_quality failed: ")]
-    assert line.startswith("synthesizer_quality failed: the judge worker failed: ") and line.endswith(reason)
+    assert line.startswith(f"synthesizer_quality failed: the judge worker failed: synthesizer_quality/all: {synthesizer.root}/")
+    assert line.endswith(reason)
     assert "Traceback" not in done.stdout + done.stderr and "Stack Trace" not in done.stdout + done.stderr
 
 

@@ -41,14 +41,13 @@ def test_one_that_fails_stops_none_behind_it(tmp_path: Path, monkeypatch: pytest
     messages = [json.loads(line) for line in output.out.splitlines()]
     told = [(message["kind"], message.get("partition"), message.get("error")) for message in messages]
     assert told == [
-        ("progress", "seed-0", "Diverged: step 2: loss nan"),
+        ("progress", "seed-0", "step 2: loss nan"),
         ("progress", "seed-1", "ValueError: too few sequences"),
         ("committed", "seed-2", None),
         (
             "failed",
             None,
-            "ArtifactsFailed: 2 of 3 artifacts failed: arm/checkpoint/seed-0: Diverged: step 2: loss nan; "
-            "arm/checkpoint/seed-1: ValueError: too few sequences",
+            "2 of 3 artifacts failed: arm/checkpoint/seed-0: step 2: loss nan; arm/checkpoint/seed-1: ValueError: too few sequences",
         ),
     ]
     assert "Traceback" not in output.err
