@@ -8,6 +8,7 @@ from instpt_assets.recipe.arms import Arm
 from instpt_assets.recipe.base import Name, Part
 from instpt_assets.recipe.corpora import Cleaning, Corpus, Deduplication
 from instpt_assets.recipe.evaluation import Evaluation
+from instpt_assets.recipe.quality import CorpusQuality
 from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning
 from instpt_assets.recipe.training import InstructionTuning, ModelShape, Pretraining, TokenizerRecipe
 
@@ -50,6 +51,8 @@ class Recipe(Part):
     """Ways of writing pairs, by name."""
     layouts: Layouts = Layouts()
     """How pairs become pre-training text."""
+    corpus_quality: CorpusQuality = CorpusQuality()
+    """How a pair set's quality is measured; enters `<pair set>/corpus_quality` alone."""
     general_instructions: GeneralInstructions | None = None
     """General instructions, if any arm or the instruction tuning uses them."""
     tokenizer: TokenizerRecipe

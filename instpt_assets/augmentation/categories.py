@@ -1,0 +1,193 @@
+"""Task categories of pairs, told by stated rules over the forms of instruction, response and options; and their scenarios.
+
+The first category whose rule holds is the pair's. A rule reads the instruction (lower case, options apart), the response in normal form
+(`support.normalise`) and, where it says so, the options or the passage. Rules know English forms alone: pairs in other languages end in
+`extractive_question`, `multiple_choice`, `open_question` or `other`. A rule looks at form, not at sense, so single pairs are misplaced; shares
+over hundreds of pairs are what it is for.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from instpt_assets.augmentation.layouts import Pair
+from instpt_assets.synthesis.support import normalise, supported
+
+SCENARIOS = ("free form", "free form with reasoning", "options", "options with reasoning")
+"""Ways in which a pair asks and answers (PAPER.md section 1)."""
+
+
+class Form(NamedTuple):
+    """A pair as the rules see it."""
+
+    instruction: str
+    """In lower case, blanks unified."""
+    response: str
+    """Normalised."""
+    options: frozenset[str]
+    """Normalised."""
+    pair: Pair
+    passage: str
+
+
+class Category(NamedTuple):
+    """One task category."""
+
+    name: str
+    rule: str
+    """What its rule asks for, for people."""
+    holds: Callable[[Form], object]
+
+
+_YES_NO = frozenset({"yes", "no", "maybe", "true", "false", "unknown", "not given", "cannot say", "can not say"})
+_INFERENCE = frozenset({"entailment", "neutral", "contradiction", "entails", "contradicts", "not entailment", "entailed", "contradicted"})
+_SENTIMENT = frozenset({"positive", "negative", "neutral", "mixed", "very positive", "very negative", "bullish", "bearish"})
+_BEGINS_YES_NO = re.compile(r"\s*(?:yes|no)\s*[,.;:!]", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(?:about |around |approximately |over |under |only |nearly |almost |a total of )?(?:[<>≤≥=±~$€£]\s*)?(?:\d[\d.,\s]*|zero|one|two|three|four|five|"
+    r"six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|[ -])+"
+    r"(?:\s*(?:±|to|-|–|and)\s*[\d.,]+)?\s*(?:%|[^\W\d]+(?:/[^\W\d]+)?)?(?:\s[^\W\d]+)?\.?",
+    re.IGNORECASE,
+)
+_LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\(?\d+[.)])\s+\S.*\n\s*(?:[-*•]|\(?\d+[.)])\s+\S", re.DOTALL)
+
+
+def _asks(pattern: str) -> Callable[[Form], object]:
+    found = re.compile(pattern)
+    return lambda form: found.search(form.instruction)
+
+
+def _either(*rules: Callable[[Form], object]) -> Callable[[Form], object]:
+    return lambda form: any(rule(form) for rule in rules)
+
+
+def _answers(choices: frozenset[str]) -> Callable[[Form], object]:
+    """The response, or every option, is one of these."""
+    return lambda form: form.response in choices or (len(form.options) > 1 and form.options <= choices)
+
+
+def _says_yes_or_no(form: Form) -> object:
+    return _answers(_YES_NO)(form) or _BEGINS_YES_NO.match(form.pair.response)
+
+
+def _chooses_sentiment(form: Form) -> bool:
+    return len(form.options) > 1 and form.options <= _SENTIMENT
+
+
+def _is_number(form: Form) -> object:
+    response = form.pair.response.strip()
+    return response[:1] and len(response.split()) <= 6 and any(sign.isdigit() for sign in response) and _NUMBER.fullmatch(response)
+
+
+CATEGORIES = (
+    Category("translation", "asks to translate", _asks(r"\btranslate\b.{0,80}\b(?:in)?to\b|^translate\b|\binto (?:french|german|spanish|chinese|english|latin)\b")),
+    Category("code", "asks for code", _asks(r"\b(?:write|give|show|complete) .{0,30}\b(?:code|function|script|program|query|regex)\b|what does (?:this|the) code")),
+    Category("question_generation", "asks to write a question", _asks(r"\b(?:write|ask|generate|create|formulate|pose|make up) .{0,25}\bquestions?\b")),
+    Category(
+        "word_to_text",
+        "asks for a sentence with given words",
+        _asks(r"\b(?:sentence|paragraph|text|story)\b.{0,40}\b(?:with|using|from|contain\w*|includ\w*|about)\b.{0,25}\b(?:words?|keywords?|terms?|phrases?|concepts?)\b"),
+    ),
+    Category("keywords", "asks for the text's keywords or entities", _asks(r"\bkey ?words?\b|\bkey (?:terms?|phrases?)\b|\bnamed entit|\bentities\b")),
+    Category("title", "asks for a title or headline", _asks(r"\b(?:title|headline|heading|subject line)\b")),
+    Category(
+        "summary",
+        "asks for a summary or the main points",
+        _asks(r"\bsummar|\btl;? ?dr\b|\b(?:main|key|central|overall|principal) (?:\w+ )?(?:ideas?|points?|message|findings?|takeaways?|themes?|conclusions?)\b|\bgist\b|\bin (?:one|a single|two|a few|your own) (?:sentences?|words)\b|\babout\?$"),
+    ),
+    Category(
+        "paraphrase",
+        "asks to say the same in other words",
+        _asks(r"\bparaphras|\brephras|\breword|\brewrite|\brestate|\bin other words\b|\bsame meaning\b|\bmean(?:s|ing)? the same\b|\bsimplif|\bsay .{0,30}differently\b"),
+    ),
+    Category(
+        "inference",
+        "asks whether a statement follows, or answers entailment, neutral or contradiction",
+        _either(_answers(_INFERENCE), _asks(r"\b(?:premise|hypothesis:|entail\w*|contradict\w*)\b|\b(?:can|could|may|does|do) .{0,40}\b(?:be (?:inferred|concluded|deduced)|infer|conclude|imply|follow from)\b")),
+    ),
+    Category(
+        "sentiment",
+        "asks for a sentiment or tone, or lets choose between positive and negative",
+        _either(_asks(r"\bsentiment\b|\b(?:tone|attitude|mood|emotion)s?\b"), _chooses_sentiment),
+    ),
+    Category(
+        "fact_check",
+        "asks whether a statement is true, or answers true or false",
+        _either(_asks(r"\btrue or false\b|^(?:is|are) .{0,80}\b(?:true|false|correct)\b|\bverify\b|\bfact[- ]check|\b(?:agree|disagree) with\b"), _answers(frozenset({"true", "false"}))),
+    ),
+    Category("yes_no", "answers yes or no", _says_yes_or_no),
+    Category(
+        "classification",
+        "asks for a class, topic or label",
+        _asks(r"\bclassif|\bcategori[sz]e|\blabel\b|\bwh(?:at|ich) (?:is the |(?:kind|type|sort) of )?(?:category|topic|genre|text|article|document|passage)\b|\bbelong(?:s)? to which\b"),
+    ),
+    Category(
+        "completion",
+        "asks to complete a text, or leaves a blank",
+        _asks(r"\bcomplete (?:the|this)\b|\bcontinue\b|\bfinish (?:the|this)\b|\bfill in\b|_{3,}|\bwhat comes (?:next|after)\b|\bhow does (?:it|the (?:text|passage|sentence|story)) (?:begin|start|end|continue|go on)\b|(?:…|\.\.\.)$"),
+    ),
+    Category("coreference", "asks what a word refers to", _asks(r"\brefers? to\b|\bpronoun\b|\breferred to (?:as|by)\b|\bwho (?:is|are) (?:he|she|it|they)\b|\bwho(?:m|se)? does ['\"‘“]?(?:he|she|it|they|his|her|their)\b")),
+    Category(
+        "definition",
+        "asks what something is or means",
+        _asks(r"\bdefin(?:e|ed|ition)\b|\bmeaning of\b|\bwhat (?:does|do) .{1,60}\b(?:mean|stand for)\b|\bwhat is meant by\b|\bstands? for\b|^what (?:is|are) an? [^,]{1,40}\?$|^what is \(are\)|\babbreviat|\bacronym"),
+    ),
+    Category(
+        "comparison",
+        "asks to compare",
+        _asks(r"\bcompar|\bdifferen(?:ce|ces|t)\b|\bdiffer(?:s|ed)?\b|\bsimilar|\bversus\b|\bvs\b|\bthan\b|\b(?:larger|higher|lower|greater|better|longer|smaller|earlier)\b.{0,40}\bor\b|\bwhich (?:of|had|has|is|was|group|\w+ (?:had|has|is|was)) .{0,40}\b(?:more|most|fewer|fewest|less|least|highest|lowest|largest|smallest|best|worst)\b"),
+    ),
+    Category(
+        "calculation",
+        "asks for something computed from numbers",
+        _either(_asks(r"\bcalculat|\bcomput(?:e|ed) the\b|\bhow (?:many|much) (?:more|fewer|less|longer|times)\b|\b(?:sum|average|mean|ratio|product) of\b.{0,60}\d|\bin total\b"), lambda form: form.pair.reasoning and _is_number(form) and re.search(r"\d\s*[-+*/×÷=]\s*\d", form.pair.reasoning)),
+    ),
+    Category(
+        "numeric",
+        "asks for a number, or answers with one",
+        _either(_asks(r"\bhow (?:many|much|long|old|often|far|large|big|high|tall|wide|deep|fast|heavy|frequently)\b|\bwhat (?:number|percentage|proportion|fraction|share|percent|amount|age|rate|size|price|dose|p[- ]value)\b"), _is_number),
+    ),
+    Category("time", "asks when", _asks(r"^(?:\w+ ){0,3}when\b(?! (?:you|we|one|using|is it)\b.*,)|\b(?:what|which|in what|in which) (?:year|years|date|month|day|time|decade|century|period)\b|\bhow long ago\b")),
+    Category("place", "asks where", _asks(r"^(?:\w+ ){0,2}where\b|\b(?:what|which) (?:country|countries|city|cities|place|location|state|region|hospital|district|room)\b")),
+    Category("person_or_organisation", "asks who", _asks(r"^(?:\w+ ){0,2}(?:who|whom|whose)\b|\b(?:what|which) (?:person|people|author|authors|company|companies|organi[sz]ation|institution|team|president|character)\b|\bname of the (?:person|author|company|man|woman)\b")),
+    Category(
+        "cause_and_effect",
+        "asks for a cause, a reason or an effect",
+        _asks(r"^(?:\w+ ){0,2}why\b|\bcause[sd]?\b|\breasons?\b|\beffects? (?:of|on)\b|\bimpact (?:of|on)\b|\bleads? to\b|\bled to\b|\bresult(?:s|ed)? (?:in|from|of)\b|\bconsequence|\bdue to\b|\bbecause\b|\bwhat happen(?:s|ed) (?:if|when|to)\b|\binfluence"),
+    ),
+    Category("hypothetical", "asks what would be the case", _asks(r"\bwhat if\b|\bsuppose\b|\bimagine\b|\bhypothetical|\bwould .{0,60}\bif\b|^if\b")),
+    Category("order", "asks for an order of events or steps", _asks(r"\bwhat (?:happen(?:s|ed)|did .{1,40} do) (?:before|after|first|next|last)\b|\bin (?:what|which) order\b|\border of\b|\bsequence of\b|\bchronolog|\b(?:first|next|last|final) (?:step|stage|phase)\b")),
+    Category("purpose", "asks what something is for", _asks(r"\bpurpose\b|\b(?:goal|aim|objective|intention)s?\b|\bused for\b|\bwhat is .{1,60} for\?")),
+    Category("advice", "asks what should be done", _asks(r"\bshould\b|\brecommend|\badvi[cs]e\b|\bsuggest(?:ion|ions)?\b|\bhow (?:can|could) (?:you|i|we|one)\b|\bbest way\b|\btips?\b")),
+    Category("evidence", "asks for the place in the text that shows something", _asks(r"\b(?:which|what|quote|find|copy|give|cite) .{0,20}\b(?:sentence|line|quotation|evidence|passage says|part of the (?:text|passage))\b|^quote\b|\bword for word\b")),
+    Category(
+        "list",
+        "asks for several things, or answers with a list",
+        _either(_asks(r"^(?:\w+ ){0,2}(?:list|name|enumerate|identify|give|mention)\b.{0,20}\b(?:two|three|four|five|six|some|all|several|examples?|the \w+s)\b|^list\b|\bwhat are (?:the |some |)(?:two|three|four|five|six|seven|main|different|types|kinds|examples|names|possible|symptoms|components|features|advantages|disadvantages|benefits|steps)\b"), lambda form: _LIST.search(form.pair.response)),
+    ),
+    Category("method", "asks how something is done", _asks(r"^(?:\w+ ){0,3}how\b|\bmethods?\b|\bprocedures?\b|\btechniques?\b|\bapproach(?:es)?\b|\bsteps?\b|\bstud(?:y|ies) design\b")),
+    Category("explanation", "asks to explain or describe", _asks(r"\bexplain|\bdescri(?:be|ption)|\bdiscuss|\belaborate|\billustrate|\boutline|\bwhat (?:does|do|did) .{1,80} (?:say|state|report|show|find|conclude|indicate|suggest|reveal|tell|do)\b|\btell (?:me|us) (?:more )?about\b|\banaly[sz]e")),
+    Category("multiple_choice", "none of these, with options to choose from", lambda form: form.pair.options),
+    Category("extractive_question", "none of these; the response stands in the passage word for word", lambda form: supported(form.pair.response, form.passage)),
+    Category("open_question", "none of these; a question", lambda form: form.instruction.rstrip(" \"'”’)").endswith(("?", "？", "؟", ";"))),
+)  # fmt: skip
+"""In the order in which they are tried."""
+OTHER = "other"
+"""A pair to which no rule applies."""
+
+
+def category(pair: Pair, passage: str) -> str:
+    """The name of the pair's category: the first of `CATEGORIES` whose rule holds, else `OTHER`."""
+    form = Form(
+        " ".join(pair.instruction.lower().split()),
+        normalise(pair.response),
+        frozenset(map(normalise, pair.options)),
+        pair,
+        passage,
+    )
+    return next((known.name for known in CATEGORIES if known.holds(form)), OTHER)
+
+
+def scenario(pair: Pair) -> str:
+    """Which of `SCENARIOS` the pair is."""
+    return SCENARIOS[2 * bool(pair.options) + bool(pair.reasoning)]
