@@ -2,12 +2,17 @@
 
 A file holds `about` (one sentence), `entries`, and `compose`: blocks whose `pattern` names `<part>`s, each replaced by every one of
 its `parts`. An entry is a template with `{placeholders}`. Everything is checked when it is loaded, so that layouts can format without
-looking: every placeholder that a family needs stands in each entry once, no other does, no angle bracket could become a marker of
-the prompt format, and no entry stands twice.
+looking: every placeholder that a family needs stands in each entry once, no other does, no two touch, no angle bracket could become a
+marker of the prompt format, and no entry stands twice. Entries that differ only in case, in blanks or in the punctuation at the end are
+the same: a reader would not call them two phrasings. Line breaks are layout and count, and so does everything in an item's name.
+
+After editing: `python -m instpt_assets.augmentation.phrasings [folder]` prints how many each family has, or the first fault.
 """
 
+import argparse
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -22,6 +27,7 @@ NUMERALS = frozenset({"number", "capital", "letter", "Roman", "roman"})
 
 _FOLDER = Path(__file__).parent / "phrasings"
 _SLOT = re.compile(r"<([a-z_]+)>")
+_BLANKS = re.compile(r"[ \t]+")
 
 
 class PhrasingError(ValueError):
@@ -135,9 +141,10 @@ def load_family(path: Path) -> tuple[Any, ...]:
             raise PhrasingError(f"{path}, {place} {entry!r}: {error}") from None
         if path.stem == "none_of_these":
             value = normalized(value)
-        if value in first_place:
-            raise PhrasingError(f"{path}, {place} {entry!r}: the same as {first_place[value]}")
-        first_place[value] = place
+        form = _form(value, family)
+        if form in first_place:
+            raise PhrasingError(f"{path}, {place} {entry!r}: the same as {first_place[form]} (case, blanks and final punctuation aside)")
+        first_place[form] = f"{place} {entry!r}"
         result.append(value)
     if not result:
         raise PhrasingError(f"{path}: no entries")
@@ -147,6 +154,13 @@ def load_family(path: Path) -> tuple[Any, ...]:
 def normalized(text: str) -> str:
     """Case, spacing and punctuation at the ends taken away: the form in which answers and options are compared."""
     return " ".join(text.casefold().split()).strip(" .,;:!?\"'")
+
+
+def _form(value: Any, family: Family) -> Any:
+    """What two entries that are the same have in common."""
+    if family.pairs:
+        return tuple(map(normalized, value))
+    return value if family.numeral is not False else _BLANKS.sub(" ", value.casefold()).strip(" .,;:!?")
 
 
 def _entries(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -198,9 +212,11 @@ def _template(entry: Any, family: Family) -> str:
     except ValueError as error:
         raise ValueError(f"malformed template: {error}") from None
     found = []
-    for place, (_, name, spec, conversion) in enumerate(parsed):
+    for place, (before, name, spec, conversion) in enumerate(parsed):
         if name is None:
             continue
+        if place and not before:
+            raise ValueError(f"nothing between {{{name}}} and the placeholder before it")
         if not name.isidentifier() or spec or conversion:
             raise ValueError(f"malformed placeholder {{{name}}}")
         if name not in NUMERALS and place + 1 < len(parsed) and parsed[place + 1][0][:1] in set(".,;:!?"):
@@ -221,3 +237,18 @@ def _template(entry: Any, family: Family) -> str:
 
 def _braced(names: frozenset[str] | set[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(names))
+
+
+def main() -> None:
+    """Check the phrasings of a folder and print how many each family has."""
+    parser = argparse.ArgumentParser(description="Check phrasings: how many each family has, or the first fault.")
+    parser.add_argument("folder", nargs="?", type=Path, default=_FOLDER, help="with a file <family>.yaml each (default: the bundled ones)")
+    try:
+        counts = load_phrasings(parser.parse_args().folder).counts()
+    except PhrasingError as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.writelines(f"{name:36}{number:5}\n" for name, number in counts.items())
+
+
+if __name__ == "__main__":
+    main()
