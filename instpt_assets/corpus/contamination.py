@@ -30,6 +30,11 @@ Places = npt.NDArray[np.int64]
 EXAMPLES = pa.schema([("task", pa.string()), ("example_id", pa.string()), ("text", pa.string())])
 """An evaluation example: its parts (question, context, options, …) stand in `text` as lines. One example may have several rows."""
 
+OVERLAPS = pa.schema([("document_id", pa.string()), *((name, pa.string()) for name in ("task", "example_id", "words"))])
+"""What was removed for its overlap with an evaluation example."""
+CONTAMINATED = "contaminated"
+"""Begins the reason of what was removed for it."""
+
 MAX_SHOWN_WORDS = 60
 """So many words of an overlap are told."""
 
@@ -54,7 +59,9 @@ class ContaminationIndex:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ngrams = {int(path.stem.split("-")[1]): np.load(path, mmap_mode="r") for path in sorted(folder.glob("ngrams-*.npy"))}
+        self._ngrams = {
+            int(path.stem.split("-")[1]): np.asarray(np.load(path, mmap_mode="r")) for path in sorted(folder.glob("ngrams-*.npy"))
+        }
         self._tables = {length: _BitTable(hashes[0]) for length, hashes in self._ngrams.items() if hashes.shape[1]}
         self._words_of = lru_cache(4096)(lambda row: split_words(self._examples["text"][row]))
 
@@ -93,11 +100,13 @@ class ContaminationIndex:
 
     def _candidates(self, block: "Block", length: int) -> Iterator[tuple[int, int, int]]:
         """Places of the block whose hash stands in the index: word, length of the n-gram, index entry."""
-        hashes = ngram_hashes(block.words, length)
+        hashes = block.ngram_hashes(length)
         starts = np.flatnonzero(self._tables[length].may_hold(hashes))
         starts = starts[block.owners[starts] == block.owners[starts + length - 1]]
         known = self._ngrams[length][0]
         entries = np.searchsorted(known, hashes[starts])
+        same = known[np.minimum(entries, len(known) - 1)] == hashes[starts]
+        starts, entries = starts[same], entries[same]
         for start, entry in zip(starts.tolist(), entries.tolist(), strict=True):
             while entry < len(known) and known[entry] == hashes[start]:
                 yield start, length, entry
@@ -160,15 +169,16 @@ def _at(place: int) -> tuple[int, int, bool]:
 
 
 class _BitTable:
-    """Tells most hashes that are not among the given ones, at one memory access each (a Bloom filter of one function)."""
+    """Tells most hashes that are not among the given ones (sorted, at least one), at one memory access each (a Bloom filter of one function)."""
 
     def __init__(self, hashes: Hashes) -> None:
         bits = max(10, (len(hashes) * _SLOTS - 1).bit_length())
         self._shift = np.uint64(64 - bits)
-        slots = np.unique(hashes >> self._shift)
-        bytes_, first = np.unique(slots >> np.uint64(3), return_index=True)
+        slots = hashes >> self._shift
+        places = slots >> np.uint64(3)  # in order, as the hashes are: those of a byte stand together
+        first = np.flatnonzero(np.diff(places, prepend=places[0] + np.uint64(1)))
         self._table = np.zeros(1 << (bits - 3), np.uint8)
-        self._table[bytes_] = np.bitwise_or.reduceat(_bit(slots), first)
+        self._table[places[first]] = np.bitwise_or.reduceat(_bit(slots), first)
 
     def may_hold(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         slots = hashes >> self._shift
@@ -216,6 +226,15 @@ class Block:
         """First word of each line, and at the end the number of words."""
         return np.append(np.flatnonzero(np.diff(self.lines, prepend=-1)), len(self.words))
 
+    @cached_property
+    def _sums(self) -> Hashes:
+        return _prefix_sums(self.words)
+
+    def ngram_hashes(self, length: int) -> Hashes:
+        """Hash of the n-gram of `length` words at every word that has so many from it on, those that go on in the next text too."""
+        count = max(0, len(self.words) - length + 1)
+        return (self._sums[length : length + count] - self._sums[:count]) * _powers(len(self.words))[1][:count]
+
     def shown(self, start: int, length: int) -> list[str]:
         """Words from `start`, at most `length`."""
         chosen = slice(start, start + length)
@@ -256,12 +275,6 @@ def word_hashes(codes: npt.NDArray[Any]) -> tuple[Hashes, Places, Places]:
     edges = np.diff(inside)
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     return mixed(span_hashes(codes, starts, ends)), starts, ends
-
-
-def ngram_hashes(words: Hashes, length: int) -> Hashes:
-    """Hash of the n-gram of `length` words at every word that has so many from it on."""
-    starts = np.arange(max(0, len(words) - length + 1))
-    return span_hashes(words, starts, starts + length)
 
 
 def span_hashes(words: npt.NDArray[Any], starts: Places, ends: Places) -> Hashes:

@@ -51,7 +51,7 @@ class _Spans(NamedTuple):
     offsets: Places
 
     def chosen(self, which: npt.NDArray[Any]) -> "_Spans":
-        return _Spans(self.length, *(values[which] for values in self[1:]))
+        return _Spans(self.length, self.hashes[which], self.settings[which], self.rows[which], self.offsets[which])
 
     def entries(self, *, whole: bool) -> Entries:
         return np.stack([self.hashes, as_places(self.rows, self.offsets, whole=whole)])
@@ -154,8 +154,16 @@ def _spans(block: Block, starts: Places, length: int) -> _Spans:
 
 
 def _joined(length: int, parts: Sequence[_Spans]) -> _Spans:
-    empty = _Spans(length, *(np.zeros(0, kind) for kind in (np.uint64, np.uint64, np.int64, np.int64)))
-    return _Spans(length, *(np.concatenate(columns) for columns in zip(*(part[1:] for part in (empty, *parts)), strict=True)))
+    def column(values: Sequence[npt.NDArray[Any]], kind: type) -> npt.NDArray[Any]:
+        return np.concatenate([np.zeros(0, kind), *values])
+
+    return _Spans(
+        length,
+        column([part.hashes for part in parts], np.uint64),
+        column([part.settings for part in parts], np.uint64),
+        column([part.rows for part in parts], np.int64),
+        column([part.offsets for part in parts], np.int64),
+    )
 
 
 def _stored(spans: _Spans, first_row: int) -> _Spans:

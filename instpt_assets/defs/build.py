@@ -8,7 +8,9 @@ from instpt_assets.defs.checks import pair_checks
 from instpt_assets.defs.comparison import comparison_assets
 from instpt_assets.defs.console import console
 from instpt_assets.defs.corpus import corpus_assets
+from instpt_assets.defs.corpus_checks import corpus_checks
 from instpt_assets.defs.dead_runs import in_process_executor
+from instpt_assets.defs.decontamination import decontamination_assets
 from instpt_assets.defs.jobs import jobs
 from instpt_assets.defs.pair_sets import pair_set_assets
 from instpt_assets.defs.pair_writer import written_pair_sets
@@ -21,7 +23,7 @@ from instpt_assets.defs.tokens import instruction_token_assets, token_assets
 def build_definitions(project: Project) -> dg.Definitions:
     """Assets, jobs and automation of one recipe; an asset that the recipe does not need is not defined."""
     recipe = project.recipe
-    assets = [*corpus_assets(project), *token_assets(project)]
+    assets = [*corpus_assets(project), *decontamination_assets(project), *token_assets(project)]
     if recipe.tuning is not None:
         assets += tuning_assets(project, recipe.tuning)
     if recipe.synthesizer is not None:
@@ -33,7 +35,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     assets += [*arm_assets(project), *comparison_assets(project)]
     return dg.Definitions(
         assets=assets,
-        asset_checks=[pair_checks(project, name) for name in recipe.pair_sets],
+        asset_checks=[*corpus_checks(project), *(pair_checks(project, name) for name in recipe.pair_sets)],
         jobs=[*jobs(assets), *([plan_job(project)] if written_pair_sets(recipe) else [])],
         schedules=[nightly_synthesis(project)],
         sensors=[new_shards(project)],

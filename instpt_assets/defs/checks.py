@@ -1,10 +1,10 @@
-"""Checks of every `<pair set>/instruction_pairs`: integrity blocks what follows, quality warns beyond the recipe's thresholds.
+"""Checks of assets of shards, and those of every `<pair set>/instruction_pairs`: integrity blocks what follows, quality warns beyond the recipe's thresholds.
 
 They are a step of their own behind the asset, so a reused artifact is checked as a new one is, and they can be run alone. Each shard has
 its own evaluations: Dagster gives a run over several partitions one result a check, so they are logged here, each for its partition.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -53,23 +53,37 @@ def pair_checks(project: Project, pair_set: str) -> dg.AssetChecksDefinition:
         dg.AssetCheckSpec(QUALITY, asset=key, description=_thresholds(thresholds), partitions_def=SHARDS),
     ]
 
-    @dg.multi_asset_check(name=f"{pair_set}__instruction_pairs__checks", specs=specs, can_subset=True)
+    return shard_checks(project, asset, specs, lambda name, artifact: _judge(name, artifact, pair_set, thresholds))
+
+
+def shard_checks(
+    project: Project, asset: str, specs: Sequence[dg.AssetCheckSpec], judge: Callable[[str, Artifact | None], Verdict]
+) -> dg.AssetChecksDefinition:
+    """Checks of an asset of shards, each evaluated shard by shard. A blocking one that fails fails the shard.
+
+    Args:
+        asset: its key as a path.
+        specs: the checks, all of this asset.
+        judge: tells what the check of that name finds of a shard's artifact (None: it is not in the store any more).
+    """
+    key = dg.AssetKey(asset.split("/"))
+
+    @dg.multi_asset_check(name=f"{key.to_python_identifier()}__checks", specs=specs, can_subset=True)
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Output[None]]:
-        """Integrity and quality of each shard's pairs."""
         chosen = [spec for spec in specs if spec.key in context.selected_asset_check_keys]
         broken = []
         for shard in _shards(context):
             for record in latest(context.instance, key, [shard]):
                 with explained(f"{asset}/{shard}"):
                     artifact = _artifact(project, asset, shard, record)
-                    verdicts = {spec.name: _judge(spec.name, artifact, pair_set, thresholds) for spec in chosen}
-                for spec in chosen:
-                    evaluation = _evaluation(spec, verdicts[spec.name], shard, record)
+                    verdicts = [(spec, judge(spec.name, artifact)) for spec in chosen]
+                for spec, verdict in verdicts:
+                    evaluation = _evaluation(spec, verdict, shard, record)
                     context.op_execution_context.log_event(evaluation)  # type: ignore[arg-type]  # its annotation forgets this kind
-                if INTEGRITY in verdicts and not verdicts[INTEGRITY].passed:
-                    reason = verdicts[INTEGRITY].description
-                    broken.append(dg.Failure(reason, allow_retries=False))
-                    context.op_execution_context.log_event(dg.AssetObservation(key, partition=shard, metadata={FAILED: reason}))
+                    if spec.blocking and not verdict.passed:
+                        broken.append(dg.Failure(verdict.description, allow_retries=False))
+                        failed = dg.AssetObservation(key, partition=shard, metadata={FAILED: verdict.description})
+                        context.op_execution_context.log_event(failed)
         if broken:
             raise failure(broken)
         for spec in chosen:  # without these, what waits for the checks would be told that there was none

@@ -8,15 +8,16 @@ from instpt_assets.defs.dagster_private import UnresolvedAssetJobDefinition
 from instpt_assets.defs.partitions import SHARDS
 
 SHARDS_JOB, SYNTHESIZER_JOB, SEEDS_JOB, REPORT_JOB = "shards", "synthesizer", "seeds", "report"
+_BETWEEN_SHARDS = {"duplicate_documents", "evaluation_examples"}
 _REPORTS = {"corpus_quality", "comparison_report"}
 
 
 def jobs(assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefinition]:
-    """`shards` (with the duplicates between them), `synthesizer` (what learns from pinned shards), `seeds` (arms), `report`."""
+    """`shards` (with what is unpartitioned between them), `synthesizer` (what learns from pinned shards), `seeds` (arms), `report`."""
     keys: dict[str, list[dg.AssetKey]] = {SHARDS_JOB: [], SYNTHESIZER_JOB: [], SEEDS_JOB: [], REPORT_JOB: []}
     for definition in assets:
         for key in definition.keys:
-            if definition.partitions_def == SHARDS or key.path[-1] == "duplicate_documents":
+            if definition.partitions_def == SHARDS or key.path[-1] in _BETWEEN_SHARDS:
                 keys[SHARDS_JOB].append(key)
             elif definition.partitions_def is not None:
                 keys[SEEDS_JOB].append(key)

@@ -30,7 +30,7 @@ from instpt_assets.recipe.recipe import Recipe
 INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 MAX_NAMED = 20
 """So many shards are named in a line."""
-CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "clean_corpus")
+CORPUS = ("raw_corpus", "document_signatures", "duplicate_documents", "evaluation_examples", "clean_corpus")
 
 
 @dataclass(frozen=True)

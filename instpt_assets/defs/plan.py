@@ -24,6 +24,7 @@ CODE_VERSIONS = {
     "raw_corpus": 1,
     "document_signatures": 1,
     "duplicate_documents": 1,
+    "evaluation_examples": 1,
     "clean_corpus": 1,
     "tuning_collection": 2,
     "instruction_synthesizer": 2,
@@ -215,11 +216,24 @@ class Plan:
             raise NotMaterialized(f"duplicate_documents knows no shard {key}: materialize duplicate_documents again")
         # Only this shard's own list counts, so that a new shard changes no other.
         removed = Input(asset=duplicates.asset, partition="all", identity=duplicates.identity, digest=own.sha256)
-        return self.recipe.cleaning.hashed(), [*self._inputs("raw_corpus", [key]), removed]
+        return self.recipe.cleaning.hashed(), [*self._inputs("raw_corpus", [key]), removed, *self._evaluation_index()]
+
+    def _evaluation_examples(self) -> tuple[dict[str, Any], Iterable[Input]]:
+        decontamination = _given(self.recipe.decontamination, "decontamination")
+        # What only scores changes no example.
+        evaluation = self.recipe.evaluation.hashed(without={"limit": True, "harness_tasks": {"__all__": {"metric", "num_fewshot"}}})
+        sources = [source_input(s.source, source_digest(s.source)) for s in decontamination.sources.values()]
+        recipe = {"decontamination": decontamination.hashed(), "evaluation": evaluation, "lm_eval": version("lm-eval")}
+        return recipe, [*self._held_out(), *sources]
+
+    def _evaluation_index(self) -> list[Input]:
+        """The index of evaluation examples, where the recipe decontaminates."""
+        return self._inputs("evaluation_examples") if self.recipe.decontamination is not None else []
 
     def _tuning_collection(self) -> tuple[dict[str, Any], Iterable[Input]]:
         tuning = _given(self.recipe.tuning, "tuning")
-        return tuning.hashed(), [source_input(s.source, source_digest(s.source)) for s in tuning.sources.values()]
+        sources = [source_input(s.source, source_digest(s.source)) for s in tuning.sources.values()]
+        return tuning.hashed(), [*sources, *self._evaluation_index()]
 
     def _instruction_synthesizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
         synthesizer = _given(self.recipe.synthesizer, "synthesizer")
@@ -239,6 +253,7 @@ class Plan:
         return {"pair_set": pair_set, **self.recipe.layouts.hashed()}, [
             *self._inputs(f"{pair_set}/instruction_pairs", [key]),
             *self._inputs("clean_corpus", [key]),
+            *self._evaluation_index(),
         ]
 
     def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
+from instpt_assets.defs.decontamination import contamination_index, index_deps
 from instpt_assets.defs.materialization import materialize
 from instpt_assets.defs.partitions import pinned, same
 from instpt_assets.defs.project import Project
@@ -19,10 +20,10 @@ GROUP = "synthesizer"
 def tuning_assets(project: Project, tuning: Tuning) -> list[dg.AssetsDefinition]:
     """The tuning collection."""
 
-    @dg.asset(**attributes("tuning_collection", GROUP, kinds={"polars"}))
+    @dg.asset(**attributes("tuning_collection", GROUP, kinds={"polars"}), deps=index_deps(project.recipe))
     def tuning_collection(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """Contexts with instruction-response pairs: what the synthesizer learns from, and a held-out part that it is measured on."""
-        build = unchanged(lambda spec, inputs, out: build_tuning_collection(tuning, out=out))
+        build = unchanged(lambda spec, inputs, out: build_tuning_collection(tuning, out=out, contamination=contamination_index(inputs)))
         yield from materialize(context, project, "tuning_collection", build)
 
     return [tuning_collection]

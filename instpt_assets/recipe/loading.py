@@ -16,7 +16,13 @@ from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.recipe.training import MODEL_TAGS
 
 _HERE = Path(__file__).parent
-_WHOLE = {("corpora",), ("pair_sets",), ("arms",), ("tuning", "sources")}  # mappings by the user's own names
+_WHOLE = {
+    ("corpora",),
+    ("pair_sets",),
+    ("arms",),
+    ("tuning", "sources"),
+    ("decontamination", "sources"),
+}  # mappings by the user's own names
 Model = TypeVar("Model", bound=Part)
 
 

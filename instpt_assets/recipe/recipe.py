@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from instpt_assets.recipe.arms import Arm
 from instpt_assets.recipe.base import Name, Part
 from instpt_assets.recipe.corpora import Cleaning, Corpus, Deduplication
+from instpt_assets.recipe.decontamination import Decontamination
 from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.quality import CorpusQuality
 from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning
@@ -14,7 +15,7 @@ from instpt_assets.recipe.training import InstructionTuning, ModelShape, Pretrai
 
 RESERVED = frozenset(
     """
-    raw_corpus document_signatures duplicate_documents clean_corpus tuning_collection instruction_synthesizer synthesizer_quality
+    raw_corpus document_signatures duplicate_documents evaluation_examples clean_corpus tuning_collection instruction_synthesizer synthesizer_quality
     tokenizer tokenized_raw tokenized_instructions comparison_report corpus synthesizer tokens comparison
     """.split()
 )
@@ -43,6 +44,8 @@ class Recipe(Part):
     """Rules for `clean_corpus`."""
     deduplication: Deduplication = Deduplication()
     """Near-duplicate removal."""
+    decontamination: Decontamination | None = None
+    """Removal of what shares words with an evaluation example; none by default."""
     tuning: Tuning | None = None
     """The tuning collection."""
     synthesizer: Synthesizer | None = None

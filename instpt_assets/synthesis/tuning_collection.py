@@ -2,7 +2,7 @@
 
 Task sets are JSON Lines with `context` and `pairs` [{question, answer, options, rationale}]. Documentation (`pydoc://…`) is cut into passages
 like those of synthesis, and `questions` makes their pairs. At most `max_examples` contexts a set stay, those with the most pairs (PAPER.md
-section 1). The split of a context depends on nothing but its own text (documentation: on its object's name).
+section 1); what shares words with an evaluation example is no example. The split of a context depends on nothing but its own text (documentation: on its object's name).
 """
 
 import hashlib
@@ -10,14 +10,16 @@ import heapq
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pyarrow as pa
 
+from instpt_assets.corpus.contamination import CONTAMINATED, ContaminationIndex
 from instpt_assets.corpus.documentation import read_documentation
 from instpt_assets.corpus.normalizing import normalize, replace_surrogates
 from instpt_assets.corpus.passages import cut_passages
@@ -46,6 +48,7 @@ REJECTED = pa.schema([("dataset", pa.string()), ("record", pa.string()), ("reaso
 SHORTEST_PASSAGE, LONGEST_PASSAGE = 30, 110
 """Words of a passage of documentation: its longest length is drawn between these."""
 _START_WORDS, _NUM_STARTS = 3, 20
+_COMPARED_AT_ONCE = 256
 
 MIN_DERIVED_PAIRS = 2
 """A passage of documentation with fewer pairs is no example."""
@@ -59,14 +62,17 @@ class _Example:
     license: str | None
     group: str
     """What decides the split."""
+    position: int
+    """Of its record, or its documented object, in the source."""
 
 
-def build_tuning_collection(tuning: Tuning, *, out: Path) -> dict[str, Any]:
+def build_tuning_collection(tuning: Tuning, *, out: Path, contamination: ContaminationIndex | None = None) -> dict[str, Any]:
     """Write the tuning collection: `data-*.parquet` (columns of `EXAMPLES`, split `train` or `held_out`) and `rejected.parquet`.
 
     Args:
         tuning: Its sources.
         out: An existing folder.
+        contamination: The index of evaluation examples, if nothing of them may be learned.
 
     Returns:
         num_examples, num_held_out, num_pairs, num_rejected, rejected_by_reason, seconds, question_starts (how many instructions begin with
@@ -85,7 +91,7 @@ def build_tuning_collection(tuning: Tuning, *, out: Path) -> dict[str, Any]:
     with TableWriter(out, "data", EXAMPLES) as table, TableWriter(out, "rejected.parquet", REJECTED) as rejected:
         for dataset, source in sorted(tuning.sources.items()):
             best = _Best(source.max_examples)
-            for item in _examples(dataset, source, tuning.seed):
+            for item in _without_overlaps(_examples(dataset, source, tuning.seed), contamination):
                 if isinstance(item, Rejection):
                     reasons[item.reason.split(":")[0]] += 1
                     rejected.write({"dataset": dataset, "record": item.record, "reason": item.reason, "position": item.position})
@@ -158,15 +164,38 @@ def _examples(dataset: str, source: TuningSource, seed: int) -> Iterator[_Exampl
         yield item
 
 
+def _without_overlaps(items: Iterable[_Example | Rejection], contamination: ContaminationIndex | None) -> Iterator[_Example | Rejection]:
+    """The items, an example that shares words with the evaluation as a rejection."""
+    if contamination is None:
+        yield from items
+        return
+    iterator = iter(items)
+    while batch := list(islice(iterator, _COMPARED_AT_ONCE)):
+        examples = [item for item in batch if isinstance(item, _Example)]
+        overlaps = iter(contamination.find([_compared_text(example) for example in examples]))
+        for item in batch:
+            overlap = next(overlaps) if isinstance(item, _Example) else None
+            if overlap is None or isinstance(item, Rejection):
+                yield item
+            else:
+                reason = f"{CONTAMINATED}: {overlap.task} {overlap.example_id}: {overlap.words}"
+                yield Rejection(_compared_text(item)[:MAX_REJECTED_CHARACTERS], reason, item.position)
+
+
+def _compared_text(example: _Example) -> str:
+    pairs = (text for pair in example.pairs for text in (pair.instruction, *pair.options, pair.reasoning or "", pair.response))
+    return "\n".join((example.context, *pairs))
+
+
 def _documentation(url: str, seed: int) -> Iterator[_Example]:
     """Passages of documentation, of lengths drawn by the object's name, with the pairs that the rules find."""
-    for document in read_documentation(url):
+    for place, document in enumerate(read_documentation(url)):
         rng = random.Random(f"{seed}/{document.name}")
         longest = rng.randint(SHORTEST_PASSAGE, LONGEST_PASSAGE)
         for position, passage in enumerate(cut_passages(normalize(document.text), _count_words, longest)):
             pairs = [pair for pair in ask(passage, rng) if _problem(pair) is None]
             if len(pairs) >= MIN_DERIVED_PAIRS:
-                yield _Example(f"{document.name}/{position:04d}", passage, tuple(pairs), None, document.name)
+                yield _Example(f"{document.name}/{position:04d}", passage, tuple(pairs), None, document.name, place)
 
 
 def _count_words(texts: Sequence[str]) -> list[int]:
@@ -201,7 +230,9 @@ def _task_example(record: Record, slug: str) -> _Example | Rejection:
         if isinstance(pair, Pair) and pair.instruction.casefold() not in {other.instruction.casefold() for other in pairs}:
             pairs.append(pair)
     license = record.fields.get("license")
-    return _Example(f"{slug}-{record.position:08d}", context, tuple(pairs), license if isinstance(license, str) else None, context)
+    return _Example(
+        f"{slug}-{record.position:08d}", context, tuple(pairs), license if isinstance(license, str) else None, context, record.position
+    )
 
 
 def _read_pair(value: Any) -> Pair | str:

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from instpt_assets.errors import UserError, told
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.store.lease import RUN_VARIABLE
-from instpt_assets.store.making import Inputs, find_or_make
+from instpt_assets.store.making import Inputs, Made, find_or_make
 from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import Store
+from instpt_assets.store.store import CommitConflict, Store
 
 Report = Callable[[Mapping[str, Any]], None]
 Make = Callable[[Spec, Inputs, Execution, Path, Report], dict[str, Any]]
@@ -67,7 +67,7 @@ def _run(body: Callable[[AnyTask, Store, Report], None], kind: type[AnyTask], te
         raise
 
 
-def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda store, spec: None) -> None:
+def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda store, spec: None, shared: bool = False) -> None:
     """Make each of the task's artifacts that the store lacks, one after another, and report each as it is committed.
 
     One that fails does not stop those behind it; the worker fails when all have had their turn.
@@ -75,6 +75,7 @@ def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda 
     Args:
         make: makes one artifact.
         committed: called when an artifact is in the store, before it is reported.
+        shared: runs over different partitions make these artifacts too; one that another run committed first is taken.
     """
 
     def body(task: Task, store: Store, report: Report) -> None:
@@ -86,7 +87,13 @@ def run_worker(make: Make, *, committed: Callable[[Store, Spec], None] = lambda 
                 return make(spec, inputs, task.execution, out, lambda message: report({**label, **message}))
 
             try:
-                made = find_or_make(store, job, build)
+                try:
+                    made = find_or_make(store, job, build)
+                except CommitConflict:
+                    first = store.find(job) if shared else None
+                    if first is None:
+                        raise
+                    made = Made(first, reused=True)
                 committed(store, job)
             except Exception as error:  # only its text is kept: a traceback would hold on to model and optimizer
                 if not _is_for_users(error):

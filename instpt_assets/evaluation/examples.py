@@ -1,0 +1,191 @@
+"""The exact examples that a recipe evaluates on, as texts: what `corpus/contamination` compares documents and pairs with.
+
+Of lm-eval's tasks all test examples (or validation examples, where a task is scored on those), whatever limit the scoring has; of each its
+prompt with choices and target as lm-eval writes them, and the strings of its record as they stand in the data set. `lm_eval` is imported
+inside the functions that `harness` has: only workers list examples.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
+from instpt_assets.corpus.shards import Shard, SourceError, list_shards
+from instpt_assets.evaluation.bits_per_byte import TASK
+from instpt_assets.evaluation.harness import PreparedTasks, prepare
+from instpt_assets.recipe.corpora import Corpus
+from instpt_assets.recipe.decontamination import Decontamination, EvaluationSource
+from instpt_assets.recipe.evaluation import Evaluation
+
+HELD_OUT = "held_out"
+"""Under this name the examples of held-out documentation are counted."""
+BOOKKEEPING = frozenset("id task dataset subject license source split url".split())
+"""Fields of a record that hold no text of an example."""
+_COMPRESSIONS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
+
+
+class Asked(NamedTuple):
+    """The examples of one task."""
+
+    name: str
+    """What the recipe calls it: a task or group of lm-eval, `held_out`, or a source."""
+    task: str
+    """The task itself: of a group one of its members."""
+    examples: Iterable[EvaluationExample]
+
+
+def write_examples(
+    evaluation: Evaluation, decontamination: Decontamination, *, out: Path, folder: Path, progress: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
+    """Write the index of all examples; see `write_index` for its files.
+
+    Args:
+        evaluation: the recipe's part.
+        decontamination: n, and further sources.
+        out: an existing folder.
+        folder: an existing folder for task files.
+        progress: called for each task.
+
+    Returns:
+        what `write_index` returns, and compared: how many examples of each task, group and source of the recipe are compared.
+
+    Raises:
+        ValueError: a task is unknown or its data set cannot be had, or a source cannot be read or holds no text.
+    """
+    tasks_of: dict[str, list[str]] = {}
+
+    def examples() -> Iterator[EvaluationExample]:
+        listed: set[str] = set()
+        for asked in (*_of_tasks(prepare(evaluation, folder)), *_of_sources(decontamination.sources)):
+            tasks_of.setdefault(asked.name, []).append(asked.task)
+            if asked.name in decontamination.sources and asked.task in listed:
+                raise ValueError(
+                    f"decontamination.sources.{asked.name}: a task that is evaluated on has this name: give the source another one"
+                )
+            if asked.task not in listed:
+                listed.add(asked.task)
+                progress({"step": "examples listed", "task": asked.task})
+                yield from asked.examples
+
+    statistics = write_index(examples(), ngram_words=decontamination.ngram_words, shortest=decontamination.min_words, out=out)
+    counts = {task: own["num_examples"] - own["num_skipped"] for task, own in statistics["tasks"].items()}
+    return {**statistics, "compared": {name: sum(counts.get(task, 0) for task in tasks) for name, tasks in tasks_of.items()}}
+
+
+def compared_names(evaluation: Evaluation, decontamination: Decontamination) -> list[str]:
+    """Names of everything that examples are compared of: tasks and groups, held-out documentation, further sources."""
+    held_out = [HELD_OUT] if evaluation.held_out is not None else []
+    return [*held_out, *(task.task for task in evaluation.harness_tasks), *decontamination.sources]
+
+
+def _of_tasks(tasks: PreparedTasks) -> Iterator[Asked]:
+    """What the evaluation asks: tasks built here, held-out texts, tasks of lm-eval."""
+    for name, task in sorted(tasks.local.items()):
+        rendered = (
+            EvaluationExample(name, str(example["id"]), "\n".join(strings({key: example[key] for key in example if key != "id"})))
+            for example in task.examples
+        )
+        yield Asked(HELD_OUT, name, rendered)
+    if tasks.documents:
+        yield Asked(HELD_OUT, TASK, (EvaluationExample(TASK, name, text) for name, text in sorted(tasks.documents.items())))
+    for shipped in tasks.evaluation.harness_tasks:
+        yield from harness_examples(shipped.task, tasks.manager)
+
+
+def harness_examples(name: str, manager: Any) -> Iterator[Asked]:
+    """The examples of a task, or of all members of a group or tag.
+
+    Args:
+        name: in lm-eval.
+        manager: lm-eval's TaskManager.
+
+    Raises:
+        ValueError: its data set cannot be loaded.
+    """
+    try:
+        members = manager.load([name])["tasks"]
+    except Exception as error:  # each data set has exceptions of its own
+        raise ValueError(
+            f"evaluation.harness_tasks: the data set of '{name}' cannot be loaded, so nothing can be compared with its examples: {error}. "
+            "Let this machine reach the hub once (its cache then serves), or give the examples as files (decontamination.sources)"
+        ) from error
+    for member, task in sorted(members.items()):
+        yield Asked(name, member, _rendered(member, task))
+
+
+def _rendered(name: str, task: Any) -> Iterator[EvaluationExample]:
+    """Each test example twice: its record's strings, and prompt, choices and target as lm-eval writes them."""
+    multiple_choice = task.OUTPUT_TYPE == "multiple_choice"
+    for number, record in enumerate(task.eval_docs):
+        example_id = str(record.get("id", number))
+        asked = [task.doc_to_text(record), task.doc_to_choice(record) if multiple_choice else [], task.doc_to_target(record)]
+        for parts in (record_strings(record), list(strings(asked))):
+            yield EvaluationExample(name, example_id, "\n".join(parts))
+
+
+def _of_sources(sources: Mapping[str, EvaluationSource]) -> Iterator[Asked]:
+    for name, source in sources.items():
+        yield Asked(name, name, _read_source(name, source))
+
+
+def _read_source(name: str, source: EvaluationSource) -> Iterator[EvaluationExample]:
+    number = 0
+    for shard in list_shards(name, Corpus(source=source.source, format=source.format)):
+        for record in _records(shard):
+            given = record.get("id")
+            example_id = str(given) if isinstance(given, str | int) else str(number)
+            parts = record_strings(record, source.fields)
+            number += 1
+            yield EvaluationExample(name, f"{shard.slug}/{example_id}", "\n".join(parts))
+    if number == 0:
+        raise ValueError(f"decontamination.sources.{name}: '{source.source}' holds no record")
+
+
+def _records(shard: Shard) -> Iterator[dict[str, Any]]:
+    """The records of a file. A bad one is an error: with a hole in it an evaluation set protects from less than it says."""
+    try:
+        if shard.format == "parquet":
+            with fsspec.open(shard.url, "rb") as stream:
+                for batch in pq.ParquetFile(stream).iter_batches(batch_size=1024):
+                    yield from batch.to_pylist()
+            return
+        with fsspec.open(shard.url, "rt", encoding="utf-8", compression=_COMPRESSIONS.get(str(shard.format))) as lines:
+            for number, line in enumerate(lines):
+                if line.strip():
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise ValueError(f"line {number} is not a JSON object")
+                    yield record
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        raise SourceError(f"evaluation examples '{shard.url}' cannot be read as {shard.format}: {error}") from error
+
+
+def record_strings(record: Mapping[str, Any], fields: Collection[str] | None = None) -> list[str]:
+    """The texts of an example's record: all strings in the fields, by default in all but bookkeeping, where a string of one word is a label or an id.
+
+    Raises:
+        ValueError: the record lacks a field that is named.
+    """
+    if fields is not None:
+        if missing := [name for name in fields if name not in record]:
+            raise ValueError(f"a record has no field '{missing[0]}' (it has {', '.join(record)})")
+        return [text for name in fields for text in strings(record[name])]
+    values = (value for name, value in record.items() if name not in BOOKKEEPING)
+    return [text for value in values if not isinstance(value, str) or len(value.split()) > 1 for text in strings(value)]
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings in a value, through lists and objects, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from strings(item)
