@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from instpt_assets.corpus.duplicates import warning_of_ids
+from instpt_assets.corpus.duplicates_report import warning_of_ids
 from instpt_assets.corpus.tables import DOCUMENTS, TableWriter, read_rows
 from instpt_assets.recipe.corpora import Cleaning
 
@@ -28,7 +28,7 @@ def clean(tables: Sequence[Path], removal_list: Path, cleaning: Cleaning, *, out
     Returns:
         num_read = num_documents + num_removed, num_characters (of what stays), removed_by_reason; a warning where ids are not unique.
     """
-    duplicates = {key: (other, similarity) for key, other, similarity in pl.read_parquet(removal_list).iter_rows()}
+    duplicates = {row["document_id"]: (row["duplicate_of"], row["kind"]) for row in pl.read_parquet(removal_list).iter_rows(named=True)}
     characters = 0
     reasons: Counter[str] = Counter()
     with TableWriter(out, "data", DOCUMENTS) as kept, TableWriter(out, "removed.parquet", _REMOVED) as removed:
@@ -50,10 +50,10 @@ def clean(tables: Sequence[Path], removal_list: Path, cleaning: Cleaning, *, out
     }
 
 
-def _reason(document_id: str, characters: int, duplicates: dict[str, tuple[str, float]], cleaning: Cleaning) -> str | None:
+def _reason(document_id: str, characters: int, duplicates: dict[str, tuple[str, str]], cleaning: Cleaning) -> str | None:
     if document_id in duplicates:
-        other, similarity = duplicates[document_id]
-        return f"{_SAME_ID}: ids must be unique in a corpus" if other == document_id and similarity < 1 else f"duplicate: of '{other}'"
+        other, kind = duplicates[document_id]
+        return f"{_SAME_ID}: ids must be unique in a corpus" if kind == "same_id" else f"duplicate: of '{other}'"
     if characters < cleaning.min_characters:
         return f"too short: {characters} characters"
     if cleaning.max_characters is not None and characters > cleaning.max_characters:

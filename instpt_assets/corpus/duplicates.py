@@ -1,120 +1,156 @@
 """Duplicates over all shards: of two the document in the earlier registered shard stays, so that a new shard changes no older list.
 
-Shards are gone through in the order of their registration, documents in the order of their rows. A document is removed if a document
-that stayed before it has its id, its text, or an estimated Jaccard similarity of at least the threshold. What is removed removes nothing.
+Shards are gone through in the order of their registration, documents in the order of their rows. A document is removed if a document that
+stayed before it has its text, or its id, or agrees with it in a band of the signature (`candidates`) and has an estimated Jaccard similarity
+of at least the threshold. What is removed removes nothing. Whether a document would remove another depends on these two alone.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Self
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-from datasketch import MinHash, MinHashLSH
 
-from instpt_assets.corpus.tables import TableWriter, read_rows
-from instpt_assets.recipe.corpora import Deduplication
+from instpt_assets.corpus.candidates import Groups, band_keys, bands_and_rows, scratch_array, share_a_band
+from instpt_assets.corpus.duplicates_report import DuplicatesReport, Pair
+from instpt_assets.corpus.shingles import Hashes
+from instpt_assets.corpus.signature_tables import RowGroup, SignatureTables, signature_matrix
+from instpt_assets.corpus.signatures import Signature
+from instpt_assets.corpus.tables import TableWriter
+from instpt_assets.recipe.deduplication import Deduplication
 
-_REMOVED = pa.schema([("document_id", pa.string()), ("duplicate_of", pa.string()), ("similarity", pa.float64())])
-_SUMMARY = pa.schema([("shard", pa.string()), ("num_documents", pa.int64()), ("num_removed", pa.int64())])
-
-Signature = np.ndarray[Any, np.dtype[np.uint32]]
-_Kind = Literal["exact", "same_id", "near"]
+_REMOVED = pa.schema([("document_id", pa.string()), ("duplicate_of", pa.string()), ("kind", pa.string()), ("similarity", pa.float64())])
 
 
 def find_duplicates(signatures: Mapping[str, Path], deduplication: Deduplication, *, out: Path) -> dict[str, Any]:
-    """Write `removed/<shard>.parquet` (document_id, duplicate_of, similarity) for every shard, empty ones too, and a summary table.
+    """Write `removed/<shard>.parquet` for every shard, empty ones too, a summary table (a row a shard) and a page with examples.
+
+    Columns of a list: document_id, duplicate_of (the id of one that stays), kind (`exact`: the same text; `same_id`: another text under an
+    id of before; `near`) and similarity (the estimated one; of `exact` 1; null for `same_id` if `near` is off).
+
+    Signatures are read once, those of documents with candidates twice. What grows with the corpus lies in files beside `out`'s, removed at
+    the end, but for a few bytes a document (`candidates`).
 
     Args:
         signatures: folders of `document_signatures` by shard, in the order of registration.
-        deduplication: threshold and permutations.
+        deduplication: what counts as a duplicate.
         out: an existing folder.
 
     Returns:
-        num_documents, num_removed = num_exact (equal text) + num_same_id (another text under an id of before) + num_near; a warning where
-        ids are not unique.
+        num_documents, num_removed = num_exact + num_same_id + num_near; a warning where ids are not unique.
     """
     (out / "removed").mkdir()
-    kept = _Kept(deduplication)
-    removed_by: Counter[_Kind] = Counter()
-    totals = np.zeros(2, dtype=np.int64)
-    with TableWriter(out, "data", _SUMMARY) as summary:
-        for shard, folder in signatures.items():
-            documents = 0
-            with TableWriter(out / "removed", f"{shard}.parquet", _REMOVED) as removed:
-                for row in read_rows(sorted(folder.glob("data-*.parquet")), ["document_id", "content_hash", "signature"]):
-                    documents += 1
-                    signature = np.array(row["signature"], dtype=np.uint32)
-                    duplicate = kept.find(row["document_id"], row["content_hash"], signature)
-                    if duplicate is None:
-                        kept.add(row["document_id"], row["content_hash"], signature)
-                    else:
-                        removed_by[duplicate.kind] += 1
-                        removed.write(
-                            {"document_id": row["document_id"], "duplicate_of": duplicate.document_id, "similarity": duplicate.similarity}
-                        )
-            summary.write({"shard": shard, "num_documents": documents, "num_removed": removed.num_rows})
-            totals += (documents, removed.num_rows)
-    num_documents, num_removed = (int(total) for total in totals)
-    counts = {f"num_{kind}": removed_by[kind] for kind in get_args(_Kind)}
-    return {"num_documents": num_documents, "num_removed": num_removed, **counts, **warning_of_ids(removed_by["same_id"])}
+    tables = SignatureTables(signatures)
+    report = DuplicatesReport(tables)
+    with tempfile.TemporaryDirectory(dir=out, prefix="scratch-") as scratch:
+        keys = _Keys(deduplication)
+        groups = Groups(Path(scratch), keys.of(tables, Path(scratch)))
+        with _Stayed(Path(scratch), groups, keys, deduplication) as stayed:
+            by_shard = itertools.groupby(tables.row_groups, key=lambda group: group.shard)
+            row_groups = {shard: list(found) for shard, found in by_shard}
+            for shard, key in enumerate(tables.shards):
+                with TableWriter(out / "removed", f"{key}.parquet", _REMOVED) as removed:
+                    for row_group in row_groups.get(shard, []):
+                        for pair, names in stayed.decide(row_group):
+                            report.add(shard, pair)
+                            removed.write({**names, "kind": pair.kind, "similarity": pair.similarity})
+    return report.write(out)
 
 
-def warning_of_ids(num_documents: int) -> dict[str, str]:
-    """A statistic that says what to do about documents that are lost because their ids are not unique; empty where there are none."""
-    return (
-        {
-            "warning": f"{num_documents} documents have the id of another one and are left out: ids must be unique in a corpus, or drop id_field"
-        }
-        if num_documents
-        else {}
-    )
-
-
-@dataclass(frozen=True)
-class _Duplicate:
-    document_id: str
-    similarity: float
-    kind: _Kind
-
-
-class _Kept:
-    """The documents that stayed so far."""
+class _Keys:
+    """Which keys a document has: of its id, of its text, of each band of its signature."""
 
     def __init__(self, deduplication: Deduplication) -> None:
-        self._deduplication = deduplication
-        self._index = MinHashLSH(threshold=deduplication.threshold, num_perm=deduplication.num_permutations)
-        self._ids: list[str] = []
-        self._signatures: list[Signature] = []
-        self._by_id: dict[str, int] = {}
-        self._by_hash: dict[str, int] = {}
+        self.bands, self.rows = bands_and_rows(deduplication.threshold, deduplication.num_permutations) if deduplication.near else (0, 0)
+        self.columns = ["document_id", "content_hash", *(["signature"] if deduplication.near else [])]
+        self.ids = slice(0, 1)
+        self.texts = slice(1, 2 if deduplication.exact else 1)
+        self.near = slice(self.texts.stop, self.texts.stop + self.bands)
 
-    def find(self, document_id: str, content_hash: str, signature: Signature) -> _Duplicate | None:
-        known: tuple[tuple[_Kind, int | None], ...] = (
-            ("exact", self._by_hash.get(content_hash)),
-            ("same_id", self._by_id.get(document_id)),
-        )
-        for kind, number in known:
-            if number is not None:
-                return _Duplicate(self._ids[number], self._similarity(number, signature), kind)
-        candidates: Iterable[int] = sorted(self._index.query(self._sketch(signature)))
-        best = max(candidates, key=lambda number: self._similarity(number, signature), default=None)  # of equals the first
-        if best is None or (similarity := self._similarity(best, signature)) < self._deduplication.threshold:
+    def of(self, tables: SignatureTables, folder: Path) -> Hashes:
+        """(keys, documents)."""
+        keys = scratch_array(folder / "keys", (self.near.stop, tables.num_documents), np.uint64)
+        for group in tables.row_groups:
+            table = group.read(self.columns)
+            for column, rows in (("document_id", self.ids), ("content_hash", self.texts)):
+                keys[rows, group.start : group.end] = pl.Series(table[column]).hash().to_numpy()
+            if self.bands:
+                keys[self.near, group.start : group.end] = band_keys(signature_matrix(table), self.bands, self.rows)
+        return keys
+
+
+class _Stayed:
+    """The documents that stayed so far, of those that have something in common with others; each by its place in `Groups.documents`."""
+
+    def __init__(self, folder: Path, groups: Groups, keys: _Keys, deduplication: Deduplication) -> None:
+        self._groups, self._keys = groups, keys
+        self._threshold = deduplication.threshold
+        number = len(groups.documents)
+        self._signatures = scratch_array(folder / "signatures", (number, deduplication.num_permutations), np.uint32)
+        self._texts = scratch_array(folder / "texts", (number, 32), np.uint8)
+        self._ids = scratch_array(folder / "id_places", (number, 2), np.int64)
+        self._id_bytes = (folder / "ids").open("w+b")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._id_bytes.close()
+
+    def decide(self, row_group: RowGroup) -> Iterator[tuple[Pair, dict[str, str]]]:
+        """Go on through these documents; yields those that are removed, with document_id and duplicate_of."""
+        first, last = np.searchsorted(self._groups.documents, [row_group.start, row_group.end]).tolist()
+        if first == last:
+            return
+        numbers = self._groups.documents[first:last]
+        table = row_group.read(self._keys.columns).take(numbers - row_group.start)
+        ids, texts = table["document_id"].to_pylist(), table["content_hash"].to_pylist()
+        signatures = signature_matrix(table) if self._keys.bands else itertools.repeat(None)
+        for place, number, name, text, signature in zip(range(first, last), numbers.tolist(), ids, texts, signatures, strict=False):
+            found = self._find(place, number, name, bytes.fromhex(text), signature)
+            if found is None:
+                self._add(place, name, bytes.fromhex(text), signature)
+            else:
+                pair, other = found
+                yield pair, {"document_id": name, "duplicate_of": self._id(other)}
+
+    def _find(self, place: int, number: int, name: str, text: bytes, signature: Signature | None) -> tuple[Pair, int] | None:
+        """What removes the document: one of the same text, else of the same id, else of those near enough the most similar, then the first."""
+        documents = self._groups.documents
+        for other in self._groups.stayed(place, self._keys.texts).tolist():
+            if self._texts[other].tobytes() == text:
+                return Pair(number, int(documents[other]), "exact", 1.0), other
+        for other in self._groups.stayed(place, self._keys.ids).tolist():
+            if self._id(other) == name:
+                similarity = None if signature is None else float(np.mean(self._signatures[other] == signature))
+                return Pair(number, int(documents[other]), "same_id", similarity), other
+        if signature is None:
             return None
-        return _Duplicate(self._ids[best], similarity, "near")
+        others = self._groups.stayed(place, self._keys.near)
+        if not len(others):
+            return None
+        equal = self._signatures[others] == signature
+        similarities = np.where(share_a_band(equal, self._keys.bands, self._keys.rows), equal.mean(axis=1), -1.0)
+        best = int(np.argmax(similarities))
+        if similarities[best] < self._threshold:
+            return None
+        return Pair(number, int(documents[others[best]]), "near", float(similarities[best])), int(others[best])
 
-    def add(self, document_id: str, content_hash: str, signature: Signature) -> None:
-        number = len(self._ids)
-        self._ids.append(document_id)
-        self._signatures.append(signature)
-        self._by_id[document_id] = self._by_hash[content_hash] = number
-        self._index.insert(number, self._sketch(signature))
+    def _add(self, place: int, name: str, text: bytes, signature: Signature | None) -> None:
+        self._groups.stays(place)
+        self._texts[place] = np.frombuffer(text, dtype=np.uint8)
+        if signature is not None:
+            self._signatures[place] = signature
+        encoded = name.encode()
+        self._ids[place] = self._id_bytes.seek(0, os.SEEK_END), len(encoded)
+        self._id_bytes.write(encoded)
 
-    def _similarity(self, number: int, signature: Signature) -> float:
-        """Estimated Jaccard similarity: the share of permutations with equal minima."""
-        return float(np.mean(self._signatures[number] == signature))
-
-    def _sketch(self, signature: Signature) -> MinHash:
-        return MinHash(len(signature), seed=self._deduplication.seed, hashvalues=signature, scheme="affine32")
+    def _id(self, place: int) -> str:
+        begin, length = self._ids[place].tolist()
+        self._id_bytes.seek(begin)
+        return self._id_bytes.read(length).decode()

@@ -22,8 +22,8 @@ from instpt_assets.training.writer_model import writer_model
 
 CODE_VERSIONS = {
     "raw_corpus": 1,
-    "document_signatures": 1,
-    "duplicate_documents": 1,
+    "document_signatures": 2,
+    "duplicate_documents": 2,
     "evaluation_examples": 1,
     "clean_corpus": 1,
     "tuning_collection": 2,
@@ -201,7 +201,7 @@ class Plan:
         return {"name": shard.corpus, **corpus.hashed()}, [source_input(shard.url, shard_digest(shard))]
 
     def _document_signatures(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        return self.recipe.deduplication.hashed(without={"threshold"}), self._inputs("raw_corpus", [key])
+        return self.recipe.deduplication.hashed(without={"exact", "threshold"}), self._inputs("raw_corpus", [key])
 
     def _duplicate_documents(self) -> tuple[dict[str, Any], Iterable[Input]]:
         keys = [key for key in self.registered_shards if self._find("document_signatures", key) is not None]

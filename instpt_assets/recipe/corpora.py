@@ -38,16 +38,3 @@ class Cleaning(Part):
         if self.max_characters is not None and self.max_characters < self.min_characters:
             raise ValueError("max_characters is smaller than min_characters")
         return self
-
-
-class Deduplication(Part):
-    """Near-duplicate removal over all shards by MinHash-LSH on word shingles (Broder 1997)."""
-
-    num_permutations: int = Field(default=128, ge=16, le=1024)
-    """Length of a MinHash signature."""
-    shingle_words: int = Field(default=5, ge=1)
-    """Words a shingle."""
-    threshold: float = Field(default=0.8, gt=0, le=1)
-    """Estimated Jaccard similarity from which two documents are duplicates."""
-    seed: int = 1
-    """Seed of the permutations."""

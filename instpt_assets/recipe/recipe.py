@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from instpt_assets.recipe.arms import Arm
 from instpt_assets.recipe.base import Name, Part
-from instpt_assets.recipe.corpora import Cleaning, Corpus, Deduplication
+from instpt_assets.recipe.corpora import Cleaning, Corpus
+from instpt_assets.recipe.deduplication import Deduplication
 from instpt_assets.recipe.decontamination import Decontamination
 from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.quality import CorpusQuality
@@ -43,7 +44,7 @@ class Recipe(Part):
     cleaning: Cleaning = Cleaning()
     """Rules for `clean_corpus`."""
     deduplication: Deduplication = Deduplication()
-    """Near-duplicate removal."""
+    """Removal of duplicates over all shards."""
     decontamination: Decontamination | None = None
     """Removal of what shares words with an evaluation example; none by default."""
     tuning: Tuning | None = None

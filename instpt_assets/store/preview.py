@@ -31,11 +31,11 @@ def preview_table(path: Path) -> str:
         return "no rows"
     head = "| | " + " | ".join(f"row {number}" for number in range(len(rows))) + " |"
     lines = [head, "|" + "---|" * (len(rows) + 1)]
-    lines += [f"| **{name}** | " + " | ".join(_cell(row[name]) for row in rows) + " |" for name in rows[0]]
+    lines += [f"| **{name}** | " + " | ".join(markdown_cell(row[name]) for row in rows) + " |" for name in rows[0]]
     return "\n".join(lines)
 
 
-def _cell(value: object) -> str:
+def markdown_cell(value: object) -> str:
     """The value as it is in a cell of a table: neither Markdown nor HTML."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = text[:PREVIEW_CHARACTERS] + ("…" if len(text) > PREVIEW_CHARACTERS else "")
