@@ -4,33 +4,30 @@ A line of JSON Lines may hold a list of objects (the published instruction-augme
 """
 
 import codecs
-import gzip
 import hashlib
 import json
-import os
-import zlib
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import IO, Any
-
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
+from typing import Any
 
 from instpt_assets.corpus.documentation import read_documentation
 from instpt_assets.corpus.normalizing import replace_surrogates
-from instpt_assets.corpus.shards import Shard, SourceError
+from instpt_assets.corpus.parts import is_blank, read_part
+from instpt_assets.corpus.raw_records import MAX_REJECTED_CHARACTERS, Raw, Unreadable, read_raw, separator_of, shown_bytes
+from instpt_assets.corpus.shards import Shard
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.documentation import DocumentationUrl
 
-MAX_REJECTED_CHARACTERS = 10_000
-"""A rejected record is kept up to this length."""
+__all__ = ["MAX_REJECTED_CHARACTERS", "PLACE", "Record", "Rejection", "read_records"]
 PLACE = "place_in_list"
 """Field of a record that stood in a list: [line, place in the list], both from 0."""
-_CHUNK = 1 << 20
-_BATCH_ROWS = 256
+TOO_LONG = "too long: a text of more than 2 GB (of a text file, set document_separator)"
+MAX_DEPTH = 100
+"""Lists and objects within one another that a record's field may hold."""
+MAX_BYTES = 2_000_000_000
+"""Length of a text in UTF-8, which a column of a table can hold."""
+# NaN and Infinity are no JSON, but common; they become null.
+_decode = json.JSONDecoder(parse_constant=lambda _: None).decode
 
 
 @dataclass(frozen=True)
@@ -59,29 +56,37 @@ class Rejection:
 
 
 def read_records(shard: Shard, corpus: Corpus) -> Iterator[Record | Rejection]:
-    """The records of a shard in order. Lines with nothing but white space are no records.
+    """The records of a shard in order. Lines (and texts between separators) with nothing but white space are no records.
 
     Args:
-        shard: the file, or part of some documentation.
+        shard: the file, a part of it, or part of some documentation.
         corpus: its fields.
 
     Raises:
-        SourceError: the file cannot be read, or is damaged as a whole (a truncated archive, no Parquet).
+        SourceError: the file cannot be read, is damaged as a whole (a truncated archive, no Parquet), or does not hold the part any more.
     """
-    if shard.url.startswith("pydoc://"):
+    if shard.format is None:
         yield from _documentation(shard)
         return
-    try:
-        with fsspec.open(os.path.expanduser(shard.url), "rb") as stream:
-            match shard.format:
-                case "txt":
-                    yield _whole(stream.read())
-                case "parquet":
-                    yield from _rows(stream, corpus)
-                case _:
-                    yield from _json_lines(stream, shard, corpus)
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError, pa.ArrowException, ImportError) as error:
-        raise SourceError(f"'{shard.url}' cannot be read as {shard.format}: {error}") from error
+    separator = separator_of(shard.format, corpus.document_separator)
+    raws: Iterator[tuple[int, Raw]]
+    if shard.part is not None:
+        raws = read_part(shard.file_url, shard.format, separator, shard.part)
+    else:
+        raws = enumerate(read_raw(shard.url, shard.format, separator))
+    is_text = shard.format.startswith("txt")
+    for position, raw in raws:
+        if isinstance(raw, Unreadable):
+            yield Rejection(raw.record, raw.reason, position)
+        elif isinstance(raw, dict):
+            yield _record(raw, position, corpus, raw)
+        # A file that is one text is a record, an empty one too.
+        elif separator is None or not is_blank(raw, position):
+            data = raw.removeprefix(codecs.BOM_UTF8) if position == 0 else raw
+            if is_text:
+                yield _text(data, position)
+            else:
+                yield from _json_records(data, position, corpus)
 
 
 def _documentation(shard: Shard) -> Iterator[Record]:
@@ -93,127 +98,82 @@ def _documentation(shard: Shard) -> Iterator[Record]:
             yield Record(position, document.name, document.text, {"name": document.name, "kind": document.kind})
 
 
-def _whole(data: bytes) -> Record | Rejection:
+def _text(data: bytes, position: int) -> Record | Rejection:
     try:
-        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Rejection(_shown(data), f"not valid UTF-8: {error.reason} at byte {error.start}", 0)
-    return Record(0, None, text, {}) if text.strip() else Rejection(_shown(data), "empty text", 0)
-
-
-def _json_lines(stream: IO[bytes], shard: Shard, corpus: Corpus) -> Iterator[Record | Rejection]:
-    match shard.format:
-        case "jsonl.gz":
-            chunks = _gzip_chunks(stream)
-        case "jsonl.zst":
-            chunks = _zstd_chunks(stream)
-        case _:
-            chunks = iter(lambda: stream.read(_CHUNK), b"")
-    for position, line in enumerate(_lines(chunks)):
-        data = line.removeprefix(codecs.BOM_UTF8) if position == 0 else line
-        if data.strip():
-            yield from _json_records(data, position, corpus)
-
-
-def _gzip_chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    with gzip.open(stream, "rb") as opened, closing(opened):
-        yield from iter(lambda: opened.read(_CHUNK), b"")
-
-
-def _zstd_chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    """Decompressed chunks over all frames of the file; a truncated frame is an error, not an end."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-    frame = None
-    while data := stream.read(_CHUNK):
-        while data:
-            frame = frame or decompressor.decompressobj()
-            yield frame.decompress(data)
-            data = frame.unused_data if frame.eof else b""
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise EOFError("the archive is truncated")
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines without their line feed."""
-    parts: list[bytes] = []
-    for chunk in chunks:
-        *complete, rest = chunk.split(b"\n")
-        for line in complete:
-            parts.append(line)
-            yield b"".join(parts)
-            parts = []
-        parts.append(rest)
-    if last := b"".join(parts):
-        yield last
+        return Rejection(shown_bytes(data), f"not valid UTF-8: {error.reason} at byte {error.start}", position)
+    if not text or text.isspace():
+        return Rejection(shown_bytes(data), "empty text", position)
+    return Record(position, None, text, {}) if _fits(text) else Rejection(shown_bytes(data), TOO_LONG, position)
 
 
 def _json_records(line: bytes, position: int, corpus: Corpus) -> Iterator[Record | Rejection]:
     try:
-        # NaN and Infinity are no JSON, but common; they become null.
-        value = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)
+        value = _decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        yield Rejection(_shown(line), f"not valid UTF-8: {error.reason} at byte {error.start}", position)
+        yield Rejection(shown_bytes(line), f"not valid UTF-8: {error.reason} at byte {error.start}", position)
         return
     except (ValueError, RecursionError) as error:
-        yield Rejection(_shown(line), f"broken JSON: {error}", position)
+        yield Rejection(shown_bytes(line), f"broken JSON: {error}", position)
         return
     if isinstance(value, dict):
-        yield _record(value, position, corpus, _shown(line))
+        yield _record(value, position, corpus, line)
     elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         for place, item in enumerate(value):
-            record = _record({**item, PLACE: [position, place]}, position, corpus, json.dumps(item, ensure_ascii=False))
+            record = _record({**item, PLACE: [position, place]}, position, corpus, item)
             yield replace(record, place=place) if isinstance(record, Record) else record
     else:
-        yield Rejection(_shown(line), "not a JSON object", position)
+        yield Rejection(shown_bytes(line), "not a JSON object", position)
 
 
-def _rows(stream: IO[bytes], corpus: Corpus) -> Iterator[Record | Rejection]:
-    position = 0
-    for batch in pq.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS):
-        for row in range(batch.num_rows):
-            one = batch.slice(row, 1)
-            try:
-                value = json.loads(json.dumps(one.to_pylist()[0], default=_plain), parse_constant=lambda _: None)
-            except UnicodeDecodeError as error:
-                yield Rejection(_shown_row(one), f"not valid UTF-8: {error.reason} at byte {error.start}", position)
-            else:
-                yield _record(value, position, corpus, json.dumps(value, ensure_ascii=False))
-            position += 1
+def _record(value: dict[str, Any], position: int, corpus: Corpus, given: bytes | dict[str, Any]) -> Record | Rejection:
+    """A JSON object as a record, if it has a text and the id that the corpus wants, and fields that can be written again."""
+    problem = _problem(value, corpus)
+    if problem is not None:
+        return Rejection(_shown(given), problem, position)
+    fields = dict(value)
+    text, own_id = fields.pop(corpus.text_field), None if corpus.id_field is None else str(fields.pop(corpus.id_field))
+    return Record(position, own_id, text, fields)
 
 
-def _plain(value: object) -> str:
-    """A value that JSON does not have; bytes are text, or no valid record."""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _record(value: dict[str, Any], position: int, corpus: Corpus, shown: str) -> Record | Rejection:
-    """A JSON object as a record, if it has a text and the id that the corpus wants."""
-    shown = replace_surrogates(shown[:MAX_REJECTED_CHARACTERS])
-    text = value.pop(corpus.text_field, None)
+def _problem(value: dict[str, Any], corpus: Corpus) -> str | None:
+    text = value.get(corpus.text_field)
     if text is None:
-        return Rejection(shown, f"missing text field '{corpus.text_field}'", position)
+        return f"missing text field '{corpus.text_field}'"
     if not isinstance(text, str):
-        return Rejection(shown, f"text field '{corpus.text_field}' is not a string", position)
-    if not text.strip():
-        return Rejection(shown, "empty text", position)
-    if corpus.id_field is None:
-        return Record(position, None, text, value)
-    given = value.pop(corpus.id_field, None)
-    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
-        return Rejection(shown, f"missing id field '{corpus.id_field}'", position)
-    return Record(position, str(given), text, value)
+        return f"text field '{corpus.text_field}' is not a string"
+    if not text or text.isspace():
+        return "empty text"
+    if not _fits(text):
+        return TOO_LONG
+    if corpus.id_field is not None:
+        # (Where a field is both, there is none left for the id.)
+        own_id = value.get(corpus.id_field) if corpus.id_field != corpus.text_field else None
+        if isinstance(own_id, bool) or not isinstance(own_id, str | int) or not str(own_id).strip():
+            return f"missing id field '{corpus.id_field}'"
+    return None if is_shallow(value) else f"nested too deeply: more than {MAX_DEPTH} levels"
 
 
-def _shown(data: bytes) -> str:
-    # No character takes more than four bytes: no need to decode all of a long record.
-    return data[: 4 * MAX_REJECTED_CHARACTERS].decode("utf-8", "backslashreplace")[:MAX_REJECTED_CHARACTERS]
+def _fits(text: str) -> bool:
+    return len(text) * 4 <= MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) <= MAX_BYTES
 
 
-def _shown_row(row: pa.RecordBatch) -> str:
-    shown = []
-    for name, column in zip(row.schema.names, row.columns, strict=True):
-        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        value = column.cast(pa.large_binary())[0].as_py() if is_text else None
-        shown.append(f"{name}: {_shown(value) if value is not None else '…'}")
-    return "\n".join(shown)[:MAX_REJECTED_CHARACTERS]
+def is_shallow(value: dict[str, Any]) -> bool:
+    """Whether no more than `MAX_DEPTH` lists and objects stand within one another, so that whoever reads or writes them can follow."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer) if isinstance(item, dict | list)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _shown(given: bytes | dict[str, Any]) -> str:
+    if isinstance(given, bytes):
+        return replace_surrogates(shown_bytes(given))
+    return (
+        replace_surrogates(json.dumps(given, ensure_ascii=False)[:MAX_REJECTED_CHARACTERS]) if is_shallow(given) else "(nested too deeply)"
+    )

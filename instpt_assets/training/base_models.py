@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from instpt_assets.corpus.shards import file_digest
+from instpt_assets.corpus.files import file_digest
 from instpt_assets.store.manifest import SOURCE, Spec
 
 WEIGHT_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")

@@ -11,8 +11,9 @@ import pytest
 import zstandard
 
 from instpt_assets.corpus import ingest as ingest_module
+from instpt_assets.corpus.files import SourceError
 from instpt_assets.corpus.ingest import ingest
-from instpt_assets.corpus.shards import SourceError, list_shards, shard_digest
+from instpt_assets.corpus.shards import list_shards, shard_digest
 from instpt_assets.recipe.corpora import Corpus
 
 BIG = "word " * 1_000_000

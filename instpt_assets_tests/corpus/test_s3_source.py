@@ -8,8 +8,9 @@ import boto3
 import polars as pl
 import pytest
 
+from instpt_assets.corpus.files import SourceError
 from instpt_assets.corpus.ingest import ingest
-from instpt_assets.corpus.shards import SourceError, list_shards, shard_digest
+from instpt_assets.corpus.shards import list_shards, shard_digest
 from instpt_assets.recipe.corpora import Corpus
 
 

@@ -8,7 +8,8 @@ import fsspec
 import pytest
 
 from instpt_assets.corpus import content_digests
-from instpt_assets.corpus.shards import SourceError, check_sources, list_shards, shard_digest, source_digest
+from instpt_assets.corpus.files import SourceError
+from instpt_assets.corpus.shards import check_sources, list_shards, shard_digest, source_digest
 from instpt_assets.recipe.corpora import Corpus
 
 

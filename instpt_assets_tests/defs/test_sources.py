@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from light_project import LightProject, failure
 
+from instpt_assets.corpus.files import SourceError
 from instpt_assets.corpus.ingest import ingest
-from instpt_assets.corpus.shards import SourceError, source_digest
+from instpt_assets.corpus.shards import source_digest
 from instpt_assets.defs import corpus
 from instpt_assets.defs.shards import range_tags
 from instpt_assets.defs.sources import unchanged
