@@ -26,6 +26,7 @@ from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import range_tags, register, run_tags
 from instpt_assets.errors import UserError
 from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.recipe.writers import ModelFreeWriter
 
 INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 MAX_NAMED = 20
@@ -172,7 +173,9 @@ def steps(
         return tuple(sorted(key for key in keys & chosen if only is None or key.to_user_string() in only))
 
     writing = [
-        dg.AssetKey([name, "instruction_pairs"]) for name, part in project.recipe.pair_sets.items() if part.writer.kind != "imported"
+        dg.AssetKey([name, "instruction_pairs"])
+        for name, part in project.recipe.pair_sets.items()
+        if not isinstance(part.writer, ModelFreeWriter)
     ]
     config = {key.to_python_identifier(): {"config": limits.model_dump(exclude_none=True)} for key in writing if limits and key in chosen}
     seeds = project.recipe.seeds

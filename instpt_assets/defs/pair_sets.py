@@ -5,17 +5,18 @@ from collections.abc import Iterator
 import dagster as dg
 
 from instpt_assets.augmentation.augment import augment
-from instpt_assets.augmentation.quality import measure_quality
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
 from instpt_assets.defs.budgets import Budget
 from instpt_assets.defs.materialization import materialize
-from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, every, same
+from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, same
 from instpt_assets.defs.project import Project
+from instpt_assets.defs.quality import quality_asset
 from instpt_assets.defs.workers import materialize_in_worker
 from instpt_assets.mixture.tokenized import tokenize_augmented
 from instpt_assets.recipe.synthesis import PairSet
-from instpt_assets.recipe.writers import ImportedWriter, ServerWriter
+from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter, ServerWriter
 from instpt_assets.synthesis.importing import import_pairs
+from instpt_assets.synthesis.rule_based import write_rule_based_pairs
 
 _AUTHORS = {"synthesizer": "the synthesizer", "chat": "a chat model", "server": "running servers"}
 
@@ -23,7 +24,7 @@ _AUTHORS = {"synthesizer": "the synthesizer", "chat": "a chat model", "server": 
 def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
     """The assets of one pair set."""
     recipe = project.recipe
-    pairs_key, augmented_key, quality_key = (f"{name}/{stage}" for stage in ("instruction_pairs", "augmented_corpus", "corpus_quality"))
+    pairs_key, augmented_key = (f"{name}/{stage}" for stage in ("instruction_pairs", "augmented_corpus"))
 
     @dg.asset(
         **attributes(augmented_key, name, kinds={"polars"}),
@@ -46,21 +47,6 @@ def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
             ),
         )
 
-    @dg.asset(**attributes(quality_key, name, kinds={"polars"}), deps=every(pairs_key, augmented_key))
-    def corpus_quality(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        """Stated lexical measures of all pairs, and a page with raw and augmented texts side by side."""
-        yield from materialize(
-            context,
-            project,
-            quality_key,
-            lambda spec, inputs, out: measure_quality(
-                {key: artifact.tables() for (asset, key), artifact in inputs.items() if asset == pairs_key},
-                {key: artifact.tables() for (asset, key), artifact in inputs.items() if asset == augmented_key},
-                seed=spec.recipe["seed"],
-                out=out,
-            ),
-        )
-
     @dg.asset(
         **attributes(f"{name}/tokenized_augmented", "tokens", kinds={"numpy"}),
         partitions_def=SHARDS,
@@ -78,7 +64,7 @@ def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
             ),
         )
 
-    return [_pairs_asset(project, pairs_key, recipe.pair_sets[name]), augmented_corpus, corpus_quality, tokenized_augmented]
+    return [_pairs_asset(project, pairs_key, recipe.pair_sets[name]), augmented_corpus, quality_asset(project, name), tokenized_augmented]
 
 
 def _pairs_asset(project: Project, key: str, pair_set: PairSet) -> dg.AssetsDefinition:
@@ -101,6 +87,20 @@ def _pairs_asset(project: Project, key: str, pair_set: PairSet) -> dg.AssetsDefi
             )
 
         return imported_pairs
+
+    if isinstance(writer, RuleBasedWriter):
+
+        @dg.asset(**attributes(key, group, kinds={"polars"}), partitions_def=SHARDS, backfill_policy=SINGLE_RUN, deps=same("clean_corpus"))
+        def rule_based_pairs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+            """Instruction-response pairs that rules found in every passage of the shard, by connectives, titles and sentences; no model."""
+            yield from materialize(
+                context,
+                project,
+                key,
+                lambda spec, inputs, out: write_rule_based_pairs(inputs["clean_corpus", spec.partition].tables(), pair_set, out=out),
+            )
+
+        return rule_based_pairs
 
     if isinstance(writer, ServerWriter):
         kind, pool, engine = "openai", None, "they run elsewhere"

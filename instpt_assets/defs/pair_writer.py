@@ -9,7 +9,7 @@ from instpt_assets.defs.plan import CODE_VERSIONS, NotMaterialized, Plan
 from instpt_assets.defs.project import Project
 from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.recipe.synthesis import PairSet
-from instpt_assets.recipe.writers import ImportedWriter
+from instpt_assets.recipe.writers import ModelFreeWriter, RuleBasedWriter
 from instpt_assets.store.manifest import Spec, canonical_json
 from instpt_assets.synthesis.execution_profile import execution_profile
 from instpt_assets.synthesis.measured import Writing
@@ -61,7 +61,12 @@ class PairWriter:
 
 def written_pair_sets(recipe: Recipe) -> list[str]:
     """The pair sets whose pairs a model writes."""
-    return [key for key, part in recipe.pair_sets.items() if not isinstance(part.writer, ImportedWriter)]
+    return [key for key, part in recipe.pair_sets.items() if not isinstance(part.writer, ModelFreeWriter)]
+
+
+def is_rule_based(recipe: Recipe, name: str) -> bool:
+    """Whether rules find the pair set's pairs."""
+    return isinstance(recipe.pair_sets[name].writer, RuleBasedWriter)
 
 
 def chosen_pair_sets(recipe: Recipe, name: str | None) -> Sequence[str]:
@@ -78,6 +83,11 @@ def chosen_pair_sets(recipe: Recipe, name: str | None) -> Sequence[str]:
         return written
     if name not in recipe.pair_sets:
         raise ValueError(f"PAIR_SET: the recipe '{recipe.name}' has no pair set '{name}' (it has: {', '.join(recipe.pair_sets) or 'none'})")
+    if name not in written and is_rule_based(recipe, name):
+        raise ValueError(
+            f"PAIR_SET: the pairs of '{name}' are found by rules, no model writes them (those that one writes: {known}): "
+            "make materialize makes them, make pairs shows those of a text"
+        )
     if name not in written:
         raise ValueError(
             f"PAIR_SET: the pairs of '{name}' are imported with its corpus, no model writes them (those that one writes: {known})"

@@ -14,9 +14,11 @@ from instpt_assets.errors import UserError
 from instpt_assets.mixture.tokenizer import FILES as TOKENIZER_FILES
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.recipe import Recipe
-from instpt_assets.recipe.writers import ImportedWriter
+from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter
 from instpt_assets.store.manifest import Input, Spec
 from instpt_assets.store.store import Artifact, Store, source_input
+from instpt_assets.synthesis.rule_based_phrasings import PHRASINGS, load_rule_phrasings
+from instpt_assets.synthesis.rule_based_tasks import VERSION as RULES_VERSION
 from instpt_assets.training.base_models import WEIGHT_FILES, find_base_model
 from instpt_assets.training.writer_model import writer_model
 
@@ -121,6 +123,10 @@ class Plan:
         recipe = part.hashed(without={"checks"})
         if isinstance(part.writer, ImportedWriter):
             return {"writer": recipe["writer"], "fraction": recipe["fraction"]}, []
+        if isinstance(part.writer, RuleBasedWriter):
+            fields = {name: recipe[name] for name in ("writer", "fraction", "shots")}
+            phrasings = source_input(PHRASINGS.name, load_rule_phrasings().digest)
+            return {**fields, "max_passage_tokens": part.passage_tokens, "rules_version": RULES_VERSION}, [phrasings]
         if part.tuned_here:
             return recipe, self._inputs("instruction_synthesizer")
         model = writer_model(part.writer)

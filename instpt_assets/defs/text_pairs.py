@@ -10,13 +10,17 @@ from collections.abc import Callable, Sequence
 from instpt_assets.corpus.normalizing import normalize
 from instpt_assets.defs.chains_worker import write_in_worker
 from instpt_assets.defs.output import end_without_reader
-from instpt_assets.defs.pair_writer import PairWriter, chosen_pair_set
+from instpt_assets.defs.pair_writer import PairWriter, chosen_pair_set, is_rule_based, written_pair_sets
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.supervised import read_chunks
 from instpt_assets.errors import UserError
+from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.recipe.synthesis import PairSet
 from instpt_assets.synthesis.chain_run import Shot
 from instpt_assets.synthesis.chains import cut_documents, generation_context, plan_chains
 from instpt_assets.synthesis.progress import writer_digest
+from instpt_assets.synthesis.prompt import Pair
+from instpt_assets.synthesis.rule_based import mine_text
 from instpt_assets.synthesis.writers import passage_limit
 
 DOCUMENT = "text"
@@ -32,12 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Writes instruction-response pairs for the text on standard input: one JSON line a pair (instruction, response, options, "
         "reasoning, passage) on standard output, everything else on standard error. The text is cut into passages and chained as documents are."
     )
-    parser.add_argument("--pair-set", help="the pair set whose writer is asked; by default the recipe's only one that a model writes")
+    parser.add_argument(
+        "--pair-set",
+        help="the pair set whose writer is asked; by default the recipe's only one that a model writes, else its only rule-based one",
+    )
     options = parser.parse_args(arguments)
     try:
         project = Project.from_environment()
-        name = chosen_pair_set(project.recipe, options.pair_set)
-        complete = write_pairs_of(project, name, read_text(), print_line)
+        rules = rule_based_pair_set(project.recipe, options.pair_set)
+        if rules is not None:
+            complete = mine_pairs_of(project.recipe.pair_sets[rules], rules, read_text(), print_line)
+        else:
+            complete = write_pairs_of(project, chosen_pair_set(project.recipe, options.pair_set), read_text(), print_line)
     except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -71,6 +81,25 @@ def print_line(line: str) -> None:
     sys.stdout.buffer.flush()
 
 
+def rule_based_pair_set(recipe: Recipe, name: str | None) -> str | None:
+    """The rule-based pair set that is meant, if one is: the named one, or the only one of a recipe for which no model writes pairs."""
+    found = [key for key in recipe.pair_sets if is_rule_based(recipe, key) and name in (None, key)]
+    return found[0] if len(found) == 1 and (name is not None or not written_pair_sets(recipe)) else None
+
+
+def mine_pairs_of(pair_set: PairSet, name: str, text: str, tell: Callable[[str], None]) -> bool:
+    """Tell each pair that rules find in one text as a line of JSON; returns True: every passage was looked at."""
+    num_passages = num_pairs = num_without = 0
+    for passage, mined in mine_text(text, pair_set):
+        num_passages += 1
+        num_pairs += len(mined.pairs)
+        num_without += not mined.pairs
+        for pair in mined.pairs:
+            tell(_line(pair, passage.text))
+    print(f"pair set '{name}': passages: {num_passages}; pairs: {num_pairs}; passages without a pair: {num_without}", file=sys.stderr)
+    return True
+
+
 def write_pairs_of(project: Project, pair_set: str, text: str, tell: Callable[[str], None]) -> bool:
     """Write the pairs of one text, in its order, and tell each as a line of JSON; chains that are finished early wait for their turn.
 
@@ -100,7 +129,7 @@ def write_pairs_of(project: Project, pair_set: str, text: str, tell: Callable[[s
                 status[shot.status] += 1
                 for pair in shot.pairs:
                     num_pairs += 1
-                    tell(json.dumps({**pair.to_struct(), "passage": passage.text}, ensure_ascii=False))
+                    tell(_line(pair, passage.text))
             waiting = next(behind, None)
 
     def say(line: str) -> None:
@@ -115,6 +144,10 @@ def write_pairs_of(project: Project, pair_set: str, text: str, tell: Callable[[s
     for reason, number in statistics.get("engine_errors", {}).items():
         say(f"passages without a completion: {number}: {reason}")
     return not status["engine_error"]
+
+
+def _line(pair: Pair, passage: str) -> str:
+    return json.dumps({**pair.to_struct(), "passage": passage}, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from instpt_assets.recipe.base import LATER, Part
 from instpt_assets.recipe.documentation import Source
 from instpt_assets.recipe.training import Model, ModelShape, Optimization
 from instpt_assets.recipe.wired_start import wired_start_problem
-from instpt_assets.recipe.writers import ImportedWriter, SynthesizerWriter, Writer
+from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter, SynthesizerWriter, Writer
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -121,7 +121,7 @@ class PairSet(Part):
     max_new_tokens: int = Field(default=400, ge=8)
     """Longest completion a passage, in tokens."""
     max_passage_tokens: int | None = Field(default=None, ge=16)
-    """Longest passage in tokens; by default what lets `shots` of them fit the window."""
+    """Longest passage in tokens; by default what lets `shots` of them fit the window. Without a tokenizer (writer.kind rule_based) a token is four bytes of UTF-8."""
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature; 0 is greedy, as in the paper."""
     seed: int = 0
@@ -146,14 +146,23 @@ class PairSet(Part):
         return self.writer == SynthesizerWriter()
 
     @model_validator(mode="after")
-    def _imported(self) -> Self:
-        generating = self.model_fields_set - {"writer", "fraction", "checks"}
-        if isinstance(self.writer, ImportedWriter) and generating:
-            raise ValueError(f"{', '.join(sorted(generating))}: nothing is generated where writer.kind is imported; leave it out")
+    def _without_model(self) -> Self:
+        useful = {"writer", "fraction", "checks"}
+        if isinstance(self.writer, RuleBasedWriter):
+            useful |= {"shots", "max_passage_tokens"}
+        elif not isinstance(self.writer, ImportedWriter):
+            return self
+        generating = self.model_fields_set - useful
+        if generating:
+            raise ValueError(f"{', '.join(sorted(generating))}: nothing is generated where writer.kind is {self.writer.kind}; leave it out")
         return self
 
     @model_validator(mode="after")
     def _window(self) -> Self:
+        if isinstance(self.writer, RuleBasedWriter):
+            if self.passage_tokens < 16:
+                raise ValueError(f"shots {self.shots} leaves no room for passages by default: set max_passage_tokens, or lower shots")
+            return self
         if self.passage_tokens < 16 or self.passage_tokens + self.max_new_tokens + FRAME_TOKENS > self.max_model_len:
             raise ValueError(
                 f"max_model_len {self.max_model_len} cannot hold passages of {self.passage_tokens} tokens with "

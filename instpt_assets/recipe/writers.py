@@ -1,6 +1,6 @@
 """Recipe of a pair set's writer: what writes the instruction-response pairs about a passage."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -74,5 +74,33 @@ class ImportedWriter(Part):
     """The field of the source's records that lists a document's pairs, each with `instruction` (or `question`, `Q`), `response` (`answer`, `A`) and, optionally, `options` and `reasoning` (`rationale`). The published instruction-augmented corpora have `QA_list`; their corpus needs `format: jsonl` and `text_field: context`."""
 
 
-Writer = Annotated[SynthesizerWriter | ChatWriter | ServerWriter | ImportedWriter, Field(discriminator="kind")]
+RuleTask = Literal["inference", "cause_and_effect", "paraphrase", "summarization", "word_to_text", "completion"]
+"""A kind of task that rules find in English prose."""
+
+
+class RuleBasedWriter(Part):
+    """No model: pairs mined from English passages by rules over connectives, titles and sentences (PAPER.md section 7)."""
+
+    kind: Literal["rule_based"]
+    """Says that it is one."""
+    tasks: tuple[RuleTask, ...] = Field(default=get_args(RuleTask), min_length=1)
+    """The kinds of tasks: how two statements are related, reasons and results, rewordings and definitions, titles and conclusions, a sentence from some of its words, how a text goes on."""
+    max_pairs: int = Field(default=5, ge=1, le=50)
+    """Pairs a passage at most."""
+    max_pairs_per_task: int = Field(default=2, ge=1, le=50)
+    """Pairs of one kind of task a passage at most."""
+    seed: int = 0
+    """Seed of all draws: which sentences, and in which phrasings."""
+
+    @model_validator(mode="after")
+    def _tasks(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("tasks names a task twice")
+        return self
+
+
+Writer = Annotated[SynthesizerWriter | ChatWriter | ServerWriter | ImportedWriter | RuleBasedWriter, Field(discriminator="kind")]
 """One of the ways of writing pairs; `kind` says which."""
+
+ModelFreeWriter = ImportedWriter | RuleBasedWriter
+"""Those that generate nothing: their pairs are made in the asset's own process."""

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from instpt_assets.recipe.execution import Execution
-from instpt_assets.recipe.writers import ImportedWriter, ServerWriter, Writer
+from instpt_assets.recipe.writers import ModelFreeWriter, ServerWriter, Writer
 from instpt_assets.store.manifest import canonical_json
 
 _BESIDE_SPEED = {"watchdog_seconds", "max_generated_tokens", "max_minutes", "servers", "server_requests"}
@@ -24,7 +24,7 @@ def execution_profile(execution: Execution, writer: Writer) -> dict[str, Any]:
         execution: the execution profile.
         writer: what writes the pairs.
     """
-    if isinstance(writer, ImportedWriter):
+    if isinstance(writer, ModelFreeWriter):
         return {"device": "none"}
     settings = execution.synthesis
     if isinstance(writer, ServerWriter):
@@ -41,7 +41,7 @@ def execution_profile(execution: Execution, writer: Writer) -> dict[str, Any]:
 
 def num_devices(execution: Execution, writer: Writer) -> int | None:
     """Accelerators that generate: GPUs, or 1 for a CPU; None where servers generate, whose machines are not known here, and without a model."""
-    if isinstance(writer, ServerWriter | ImportedWriter):
+    if isinstance(writer, ServerWriter | ModelFreeWriter):
         return None
     return execution.synthesis.num_replicas * execution.synthesis.tensor_parallel_size if execution.device == "cuda" else 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import PairSet
-from instpt_assets.recipe.writers import ImportedWriter, ServerWriter, SynthesizerWriter
+from instpt_assets.recipe.writers import ModelFreeWriter, ServerWriter, SynthesizerWriter
 from instpt_assets.synthesis.engine import VllmStart
 from instpt_assets.synthesis.engine_process import EngineProcesses
 from instpt_assets.synthesis.native import NativeFormat
@@ -26,7 +26,7 @@ def writer_format(pair_set: PairSet, model: Path | None) -> Format:
         ValueError: the tokenizer is not one of the writer's kind.
     """
     writer = pair_set.writer
-    assert not isinstance(writer, ImportedWriter), "imported pairs have no model"
+    assert not isinstance(writer, ModelFreeWriter), "imported and rule-based pairs have no model"
     if isinstance(writer, SynthesizerWriter) or (isinstance(writer, ServerWriter) and writer.format == "native"):
         assert model is not None
         return NativeFormat(model)

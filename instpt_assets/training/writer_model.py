@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from instpt_assets.mixture.tokenizer import FILES as TOKENIZER_FILES
-from instpt_assets.recipe.writers import ChatWriter, ImportedWriter, ServerWriter, SynthesizerWriter, Writer
+from instpt_assets.recipe.writers import ChatWriter, ImportedWriter, RuleBasedWriter, ServerWriter, SynthesizerWriter, Writer
 from instpt_assets.training.base_models import WEIGHT_FILES
 
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -28,5 +28,5 @@ def writer_model(writer: Writer) -> WriterModel | None:
             return WriterModel("model", (*WEIGHT_FILES, *TOKENIZER_FILES, CHAT_TEMPLATE))
         case ServerWriter(tokenizer=str()):
             return WriterModel("tokenizer", TOKENIZER_FILES)
-        case SynthesizerWriter() | ServerWriter() | ImportedWriter():
+        case SynthesizerWriter() | ServerWriter() | ImportedWriter() | RuleBasedWriter():
             return None
