@@ -1,17 +1,17 @@
 """Recipe of the corpora: where documents come from and how they are cleaned."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.base import LATER, Part
 from instpt_assets.recipe.documentation import Source
 
-Format = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "txt"]
+Format = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "txt", "txt.gz", "txt.zst"]
 
 
 class Corpus(Part):
-    """One corpus: every file behind `source` is a shard."""
+    """One corpus: every file behind `source` is a shard, or several."""
 
     source: Source
     """A file, a folder, a glob, `s3://…`, `hf://…`, or `pydoc://<set>` (documentation installed beside this Python; query: `include`, `exclude`: dotted module prefixes, comma-separated; `shards`: how many). Relative paths follow the current folder, not the recipe's."""
@@ -20,9 +20,21 @@ class Corpus(Part):
     text_field: str = "text"
     """The field (JSON Lines, Parquet) that holds a document's text."""
     id_field: str | None = None
-    """The field that holds a document's id; by default ids are the shard's name and the record's position."""
+    """The field that holds a document's id; by default ids are the file's name and the record's position."""
     license: str | None = None
     """Licence of all documents; by default a record's own `license` field, if it has one."""
+    documents_per_shard: Annotated[int | None, LATER] = Field(default=None, ge=1)
+    """Cut each file into shards of so many records (lines, rows, texts; a rejected one counts). What is appended to a file changes its last shard and adds new ones. By default a file is one shard."""
+    document_separator: Annotated[str | None, LATER] = Field(default=None, min_length=1)
+    """What stands between the documents of a text file, wherever exactly these characters occur: `<|endoftext|>`; for a line of its own, `"\n=====\n"`. By default a text file is one document."""
+
+    @model_validator(mode="after")
+    def _applies(self) -> Self:
+        if self.documents_per_shard is not None and self.source.startswith("pydoc://"):
+            raise ValueError("documents_per_shard is for files: of documentation, write pydoc://…?shards=…")
+        if self.document_separator is not None and self.format is not None and not self.format.startswith("txt"):
+            raise ValueError(f"document_separator is for text files, and the corpus's format is {self.format}")
+        return self
 
 
 class Cleaning(Part):
