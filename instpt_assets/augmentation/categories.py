@@ -7,7 +7,7 @@ over hundreds of pairs are what it is for.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from instpt_assets.augmentation.layouts import Pair
@@ -24,6 +24,8 @@ class Form(NamedTuple):
     """In lower case, blanks unified."""
     response: str
     """Normalised."""
+    response_words: Sequence[str]
+    """As it is, its first words."""
     options: frozenset[str]
     """Normalised."""
     pair: Pair
@@ -43,13 +45,18 @@ _YES_NO = frozenset({"yes", "no", "maybe", "true", "false", "unknown", "not give
 _INFERENCE = frozenset({"entailment", "neutral", "contradiction", "entails", "contradicts", "not entailment", "entailed", "contradicted"})
 _SENTIMENT = frozenset({"positive", "negative", "neutral", "mixed", "very positive", "very negative", "bullish", "bearish"})
 _BEGINS_YES_NO = re.compile(r"\s*(?:yes|no)\s*[,.;:!]", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"(?:about |around |approximately |over |under |only |nearly |almost |a total of )?(?:[<>≤≥=±~$€£]\s*)?(?:\d[\d.,\s]*|zero|one|two|three|four|five|"
-    r"six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|[ -])+"
-    r"(?:\s*(?:±|to|-|–|and)\s*[\d.,]+)?\s*(?:%|[^\W\d]+(?:/[^\W\d]+)?)?(?:\s[^\W\d]+)?\.?",
-    re.IGNORECASE,
+_QUANTITY = re.compile(r"[<>=~$\u2264\u2265\u00b1\u20ac\u00a3+-]*\d[\d.,/]*(?:%|[^\W\d]{1,6})?[.,]?")
+_HEDGES = frozenset(
+    "about around approximately over under only nearly almost roughly some more less fewer than at least most up to a total of".split()
 )
-_LIST = re.compile(r"(?:^|\n)\s*(?:[-*•]|\(?\d+[.)])\s+\S.*\n\s*(?:[-*•]|\(?\d+[.)])\s+\S", re.DOTALL)
+_MAX_UNIT_WORDS = 2
+_MAX_RESPONSE_WORDS = 8
+"""A response of more words is no number."""
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f", "\u037e")
+"""Also full-width, Arabic and Greek ones."""
+_ITEM = re.compile(r"\s*(?:[-*\u2022]|\(?\d{1,3}[.)])\s+\S")
+_MAX_CHARACTERS = 1000
+"""Of a longer instruction the rules see the beginning and the end."""
 
 
 def _asks(pattern: str) -> Callable[[Form], object]:
@@ -74,9 +81,17 @@ def _chooses_sentiment(form: Form) -> bool:
     return len(form.options) > 1 and form.options <= _SENTIMENT
 
 
-def _is_number(form: Form) -> object:
-    response = form.pair.response.strip()
-    return response[:1] and len(response.split()) <= 6 and any(sign.isdigit() for sign in response) and _NUMBER.fullmatch(response)
+def _is_number(form: Form) -> bool:
+    """The response is a quantity: a number, hedged or not, with a unit of two words at most."""
+    words = form.response_words
+    while words and words[0].lower() in _HEDGES:
+        words = words[1:]
+    return bool(words) and len(words) <= 1 + _MAX_UNIT_WORDS and _QUANTITY.fullmatch(words[0]) is not None
+
+
+def _is_list(form: Form) -> bool:
+    """The response has two items or more, each on a line of its own."""
+    return sum(_ITEM.match(line) is not None for line in form.pair.response.splitlines()) > 1
 
 
 CATEGORIES = (
@@ -126,28 +141,28 @@ CATEGORIES = (
         "asks to complete a text, or leaves a blank",
         _asks(r"\bcomplete (?:the|this)\b|\bcontinue\b|\bfinish (?:the|this)\b|\bfill in\b|_{3,}|\bwhat comes (?:next|after)\b|\bhow does (?:it|the (?:text|passage|sentence|story)) (?:begin|start|end|continue|go on)\b|(?:…|\.\.\.)$"),
     ),
-    Category("coreference", "asks what a word refers to", _asks(r"\brefers? to\b|\bpronoun\b|\breferred to (?:as|by)\b|\bwho (?:is|are) (?:he|she|it|they)\b|\bwho(?:m|se)? does ['\"‘“]?(?:he|she|it|they|his|her|their)\b")),
+    Category("coreference", "asks what a word refers to", _asks(r"\brefers? to\b|\bpronoun\b|\breferred to (?:as|by)\b|\bwho (?:is|are) (?:he|she|it|they)\b|\bwho(?:m|se)? does ['\"\u2018\u201c]?(?:he|she|it|they|his|her|their)\b")),
     Category(
         "definition",
         "asks what something is or means",
         _asks(r"\bdefin(?:e|ed|ition)\b|\bmeaning of\b|\bwhat (?:does|do) .{1,60}\b(?:mean|stand for)\b|\bwhat is meant by\b|\bstands? for\b|^what (?:is|are) an? [^,]{1,40}\?$|^what is \(are\)|\babbreviat|\bacronym"),
     ),
     Category(
+        "calculation",
+        "asks for something computed from numbers",
+        _either(_asks(r"\bcalculat|\bcomput(?:e|ed) the\b|\bhow (?:many|much) (?:more|fewer|less|longer|times)\b|\b(?:sum|average|mean|ratio|product) of\b.{0,60}\d|\bin total\b"), lambda form: form.pair.reasoning and _is_number(form) and re.search(r"\d\s*[-+*/\u00d7\u00f7=]\s*\d", form.pair.reasoning)),
+    ),
+    Category(
         "comparison",
         "asks to compare",
         _asks(r"\bcompar|\bdifferen(?:ce|ces|t)\b|\bdiffer(?:s|ed)?\b|\bsimilar|\bversus\b|\bvs\b|\bthan\b|\b(?:larger|higher|lower|greater|better|longer|smaller|earlier)\b.{0,40}\bor\b|\bwhich (?:of|had|has|is|was|group|\w+ (?:had|has|is|was)) .{0,40}\b(?:more|most|fewer|fewest|less|least|highest|lowest|largest|smallest|best|worst)\b"),
     ),
-    Category(
-        "calculation",
-        "asks for something computed from numbers",
-        _either(_asks(r"\bcalculat|\bcomput(?:e|ed) the\b|\bhow (?:many|much) (?:more|fewer|less|longer|times)\b|\b(?:sum|average|mean|ratio|product) of\b.{0,60}\d|\bin total\b"), lambda form: form.pair.reasoning and _is_number(form) and re.search(r"\d\s*[-+*/×÷=]\s*\d", form.pair.reasoning)),
-    ),
+    Category("time", "asks when", _asks(r"^(?:\w+ ){0,3}when\b(?! (?:you|we|one|using|is it)\b.*,)|\b(?:what|which|in what|in which) (?:year|years|date|month|day|time|decade|century|period)\b|\bhow long ago\b")),
     Category(
         "numeric",
         "asks for a number, or answers with one",
         _either(_asks(r"\bhow (?:many|much|long|old|often|far|large|big|high|tall|wide|deep|fast|heavy|frequently)\b|\bwhat (?:number|percentage|proportion|fraction|share|percent|amount|age|rate|size|price|dose|p[- ]value)\b"), _is_number),
     ),
-    Category("time", "asks when", _asks(r"^(?:\w+ ){0,3}when\b(?! (?:you|we|one|using|is it)\b.*,)|\b(?:what|which|in what|in which) (?:year|years|date|month|day|time|decade|century|period)\b|\bhow long ago\b")),
     Category("place", "asks where", _asks(r"^(?:\w+ ){0,2}where\b|\b(?:what|which) (?:country|countries|city|cities|place|location|state|region|hospital|district|room)\b")),
     Category("person_or_organisation", "asks who", _asks(r"^(?:\w+ ){0,2}(?:who|whom|whose)\b|\b(?:what|which) (?:person|people|author|authors|company|companies|organi[sz]ation|institution|team|president|character)\b|\bname of the (?:person|author|company|man|woman)\b")),
     Category(
@@ -163,13 +178,13 @@ CATEGORIES = (
     Category(
         "list",
         "asks for several things, or answers with a list",
-        _either(_asks(r"^(?:\w+ ){0,2}(?:list|name|enumerate|identify|give|mention)\b.{0,20}\b(?:two|three|four|five|six|some|all|several|examples?|the \w+s)\b|^list\b|\bwhat are (?:the |some |)(?:two|three|four|five|six|seven|main|different|types|kinds|examples|names|possible|symptoms|components|features|advantages|disadvantages|benefits|steps)\b"), lambda form: _LIST.search(form.pair.response)),
+        _either(_asks(r"^(?:\w+ ){0,2}(?:list|name|enumerate|identify|give|mention)\b.{0,20}\b(?:two|three|four|five|six|some|all|several|examples?|the \w+s)\b|^list\b|\bwhat are (?:the |some |)(?:two|three|four|five|six|seven|main|different|types|kinds|examples|names|possible|symptoms|components|features|advantages|disadvantages|benefits|steps)\b"), _is_list),
     ),
     Category("method", "asks how something is done", _asks(r"^(?:\w+ ){0,3}how\b|\bmethods?\b|\bprocedures?\b|\btechniques?\b|\bapproach(?:es)?\b|\bsteps?\b|\bstud(?:y|ies) design\b")),
     Category("explanation", "asks to explain or describe", _asks(r"\bexplain|\bdescri(?:be|ption)|\bdiscuss|\belaborate|\billustrate|\boutline|\bwhat (?:does|do|did) .{1,80} (?:say|state|report|show|find|conclude|indicate|suggest|reveal|tell|do)\b|\btell (?:me|us) (?:more )?about\b|\banaly[sz]e")),
     Category("multiple_choice", "none of these, with options to choose from", lambda form: form.pair.options),
     Category("extractive_question", "none of these; the response stands in the passage word for word", lambda form: supported(form.pair.response, form.passage)),
-    Category("open_question", "none of these; a question", lambda form: form.instruction.rstrip(" \"'”’)").endswith(("?", "？", "؟", ";"))),
+    Category("open_question", "none of these; a question", lambda form: form.instruction.rstrip(" \"'\u201d\u2019)").endswith(_QUESTION_MARKS)),
 )  # fmt: skip
 """In the order in which they are tried."""
 OTHER = "other"
@@ -178,9 +193,13 @@ OTHER = "other"
 
 def category(pair: Pair, passage: str) -> str:
     """The name of the pair's category: the first of `CATEGORIES` whose rule holds, else `OTHER`."""
+    instruction = " ".join(pair.instruction.lower().split())
+    if len(instruction) > _MAX_CHARACTERS:
+        instruction = f"{instruction[: _MAX_CHARACTERS // 2]} {instruction[-_MAX_CHARACTERS // 2 :]}"
     form = Form(
-        " ".join(pair.instruction.lower().split()),
+        instruction,
         normalise(pair.response),
+        pair.response[:_MAX_CHARACTERS].split(maxsplit=_MAX_RESPONSE_WORDS),
         frozenset(map(normalise, pair.options)),
         pair,
         passage,

@@ -85,7 +85,9 @@ class _Words:
         self.standing, self.asked, new = Counter[str](), Counter[str](), set[str]()
         for text, pairs in passages:
             words = _words(text)
-            asked = _words(" \n ".join(part for pair in pairs for part in (pair.instruction, *pair.options, pair.reasoning or "", pair.response)))
+            asked = _words(
+                " \n ".join(part for pair in pairs for part in (pair.instruction, *pair.options, pair.reasoning or "", pair.response))
+            )
             self.standing.update(words)
             self.asked.update(words & asked)
             new |= asked - words

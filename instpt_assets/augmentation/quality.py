@@ -1,194 +1,143 @@
-"""The quality of a pair set over all its shards: lexical measures with their definitions, and a page with texts to look at.
+"""The quality of a pair set over all its shards: measures with their definitions, and a page with texts to look at.
 
-Everything is read as a stream. Counts cover every passage; the measures that compare a pair with its passage cover a uniform sample of
-passages, chosen by hash of their ids under the seed, as the texts on the page are.
+Everything is read as a stream, once. Counts cover every passage and pair. What looks closer covers uniform samples, chosen by hash of ids
+under the seed, so that they are the same in whatever order the shards are read: texts (their categories, a judge's verdicts, the page's
+examples), passages with pairs (comparisons by words), and passages of each corpus (coverage).
 """
 
+import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
-from instpt_assets.augmentation.layouts import Pair
-from instpt_assets.augmentation.quality_page import Example, Measure, ShardCounts, write_pages
-from instpt_assets.augmentation.tables import batches, column, pair_lists
-from instpt_assets.synthesis.measures import degenerate
-from instpt_assets.synthesis.sampling import DuplicateShare, Sample
-from instpt_assets.synthesis.support import grounded, supported
+from instpt_assets.augmentation.coverage import CoveredPassage, measure_coverage
+from instpt_assets.augmentation.judging import Judgement, Question
+from instpt_assets.augmentation.quality_counts import Counts, ShardCounts
+from instpt_assets.augmentation.quality_examples import SampledText
+from instpt_assets.augmentation.quality_measures import Findings, Measure, measures
+from instpt_assets.augmentation.quality_page import write_pages
+from instpt_assets.augmentation.quality_rows import Passage, read_texts
+from instpt_assets.augmentation.quality_source import Source
+from instpt_assets.recipe.quality import CorpusQuality
+from instpt_assets.recipe.synthesis import Layouts
+from instpt_assets.store.making import Inputs
+from instpt_assets.store.manifest import Spec
+from instpt_assets.synthesis.sampling import Sample
 
-NUM_EXAMPLES = 10
-"""Texts on the page."""
-NUM_COMPARED = 20_000
+NUM_COMPARED = 4000
 """Passages at most whose pairs are compared with them."""
-_PAIR_COLUMNS = ("passage_id", "text", "status", "pairs", "num_rejected_pairs", "num_completion_tokens")
-_TEXT_COLUMNS = ("text_id", "text", "passage_ids", "num_pairs", "layout", "license")
+NUM_COVERED = 1000
+"""Passages at most of each corpus whose words are looked for in their pairs."""
+
+JudgeAll = Callable[[Sequence[Question]], Judgement]
 
 
-class _Compared(NamedTuple):
-    """A passage whose pairs are compared with it."""
-
-    text: str
-    pairs: Sequence[Pair]
-
-
-@dataclass
-class _Counts:
-    """What is counted over all passages."""
-
-    num_pairs: int = 0
-    num_rejected: int = 0
-    num_tokens: int = 0
-    num_errors: int = 0
-    num_options: int = 0
-    num_reasoning: int = 0
-    num_degenerate: int = 0
-    instructions: DuplicateShare = field(default_factory=DuplicateShare)
-
-    def add(self, pairs: Sequence[Pair]) -> None:
-        """Count the pairs of a passage."""
-        self.num_pairs += len(pairs)
-        for pair in pairs:
-            self.num_options += bool(pair.options)
-            self.num_reasoning += bool(pair.reasoning)
-            self.num_degenerate += degenerate(pair.instruction, pair.reasoning or "", pair.response)
-            self.instructions.add(" ".join(pair.instruction.casefold().split()))
+def make_corpus_quality(spec: Spec, inputs: Inputs, out: Path, judge: JudgeAll | None = None) -> dict[str, Any]:
+    """Build `<pair set>/corpus_quality` of that spec; see `measure_quality`."""
+    tables: dict[str, dict[str, list[Path]]] = {"instruction_pairs": {}, "augmented_corpus": {}}
+    for (asset, shard), artifact in inputs.items():
+        stage = asset.rpartition("/")[2]
+        if stage in tables:
+            tables[stage][shard] = artifact.tables()
+    return measure_quality(
+        *tables.values(),
+        quality=CorpusQuality.model_validate_json(json.dumps(spec.recipe["corpus_quality"])),
+        layouts=Layouts.model_validate_json(json.dumps(spec.recipe["layouts"])),
+        source=Source.of(spec, inputs),
+        judge=judge,
+        out=out,
+    )
 
 
 def measure_quality(
     pairs_tables: Mapping[str, Sequence[Path]],
     augmented_tables: Mapping[str, Sequence[Path]],
     *,
-    seed: int,
+    quality: CorpusQuality,
+    layouts: Layouts,
     out: Path,
+    source: Source | None = None,
+    judge: JudgeAll | None = None,
 ) -> dict[str, Any]:
-    """Write `data-00000.parquet` (metric, value, num_examples), `quality.md` and `quality.html`.
+    """Write `data-00000.parquet` (metric, value, num_examples, low, high), `quality.html`, `quality.md` and `quality.png`.
+
+    A judge's verdicts lie beside them in `verdicts.parquet`.
 
     Args:
         pairs_tables: `instruction_pairs` by shard.
         augmented_tables: `augmented_corpus` by shard.
-        seed: of the samples.
+        quality: sizes and seed of the samples.
+        layouts: the recipe's probabilities, which the layouts are compared with.
         out: an existing folder.
+        source: what the tables come from, for the page.
+        judge: says of pairs whether they are relevant and accurate.
 
     Returns:
-        num_rows (metrics), metrics (value by name), seconds.
+        num_rows (metrics), metrics (value by name), num_texts, num_pairs, layouts, scenarios, dropped_pairs, categories (of the sampled
+        pairs), coverage (by corpus), num_judged (by status, where there is a judge), seconds.
+
+    Raises:
+        ValueError: the tables do not belong together.
     """
     start = time.monotonic()
-    chosen, layouts = _sample_texts(augmented_tables, seed)
-    wanted: dict[str, str | None] = {passage_id: None for row in chosen for passage_id in row["passage_ids"]}
-    counts, shards = _Counts(), dict[str, ShardCounts]()
-    compared = Sample[_Compared](NUM_COMPARED, seed)
-    for shard in sorted(pairs_tables):
-        shards[shard] = own = ShardCounts()
-        for batch in batches(pairs_tables[shard], _PAIR_COLUMNS):
-            rows = zip(
-                *(column(batch, name) for name in ("passage_id", "text", "status", "num_rejected_pairs", "num_completion_tokens")),
-                pair_lists(batch.column("pairs")),
-                strict=True,
-            )
-            for passage_id, text, status, num_rejected, num_tokens, pairs in rows:
-                if passage_id in wanted:
-                    wanted[passage_id] = text
-                if status == "not_selected":
-                    continue
-                own.num_passages += 1
-                own.num_with_pair += status == "ok"
-                own.num_pairs += len(pairs)
-                counts.num_errors += status == "engine_error"
-                counts.num_rejected += num_rejected or 0
-                counts.num_tokens += num_tokens or 0
-                counts.add(pairs)
-                if pairs:
-                    compared.offer(passage_id, _Compared(text, pairs))
-    measures = _measures(counts, shards.values(), compared.items())
-    table = pl.DataFrame(
-        {
-            "metric": [measure.metric for measure in measures],
-            "value": [float(measure.value) for measure in measures],
-            "num_examples": [measure.num_examples for measure in measures],
-        }
+    counts = Counts()
+    texts = Sample[SampledText](quality.num_texts, quality.seed)
+    compared = Sample[CoveredPassage](NUM_COMPARED, quality.seed)
+    covered = dict[str, Sample[CoveredPassage]]()
+    for shard in sorted(augmented_tables):
+        counts.shards[shard] = ShardCounts()
+        of_corpus = covered.setdefault(shard.split("--")[0], Sample[CoveredPassage](NUM_COVERED, quality.seed))
+        for text in read_texts(pairs_tables[shard], augmented_tables[shard]):
+            counts.add(shard, text)
+            if text.num_pairs:
+                texts.offer_made(text.text_id, partial(SampledText.of, text))
+            for passage in text.passages:
+                of_corpus.offer_made(passage.passage_id, partial(_covered, passage))
+                if passage.pairs:
+                    compared.offer_made(passage.passage_id, partial(_covered, passage))
+    sampled = texts.items()
+    questions = [Question(p.passage_id, p.text, pair) for text in sampled for p in text.passages for pair in p.pairs]
+    findings = Findings(
+        source or Source(),
+        counts,
+        compared.items(),
+        [(question.pair, question.passage) for question in questions],
+        measure_coverage({corpus: sample.items() for corpus, sample in sorted(covered.items())}),
+        None if judge is None else judge(questions),
     )
-    table.write_parquet(out / "data-00000.parquet", compression="zstd")
-    write_pages(measures, shards, layouts, [_example(row, wanted) for row in chosen], out=out)
+    categories = findings.categories
+    found = measures(findings, categories)
+    _table(found).write_parquet(out / "data-00000.parquet", compression="zstd")
+    if findings.judgement is not None:
+        findings.judgement.table().write_parquet(out / "verdicts.parquet", compression="zstd")
+    write_pages(findings, categories, found, sampled, quality=quality, layouts=layouts, out=out)
     return {
-        "num_rows": len(measures),
-        "metrics": {measure.metric: round(measure.value, 4) for measure in measures},
+        "num_rows": len(found),
+        "metrics": {measure.metric: None if measure.value is None else round(measure.value, 4) for measure in found},
+        "num_texts": counts.num_texts,
+        "num_pairs": counts.num_pairs,
+        "layouts": dict(sorted(counts.layouts.items())),
+        "scenarios": dict(counts.scenarios),
+        "dropped_pairs": dict(findings.source.dropped_pairs),
+        "categories": dict(categories),
+        "coverage": {
+            corpus: {"num_passages": own.num_passages, "num_terms": len(own.terms), "num_asked_terms": own.num_asked_terms}
+            for corpus, own in findings.coverage.items()
+        },
+        **({} if findings.judgement is None else {"num_judged": findings.judgement.statuses}),
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
-def _measures(counts: _Counts, shards: Iterable[ShardCounts], compared: Sequence[_Compared]) -> list[Measure]:
-    passages = sum(shard.num_passages for shard in shards)
-    ok = sum(shard.num_with_pair for shard in shards)
-    pairs, written = counts.num_pairs, counts.num_pairs + counts.num_rejected
-    verdicts = [(supported(pair.response, text), grounded(pair.instruction, pair.response, text)) for text, own in compared for pair in own]
-
-    def share(metric: str, number: float, of: int, meaning: str) -> Measure:
-        return Measure(metric, number / of if of else 0.0, of, meaning, is_share=True)
-
-    return [
-        Measure("passages", passages, passages, "Passages of the documents that the pair set chose."),
-        Measure("pairs", pairs, passages, "Valid pairs on them."),
-        share("passages_with_valid_pair", ok, passages, "Passages with at least one valid pair."),
-        share("passages_with_engine_error", counts.num_errors, passages, "Passages that the engine failed on."),
-        Measure("pairs_per_passage", pairs / passages if passages else 0.0, passages, "Valid pairs a passage, those without any included."),
-        Measure(
-            "completion_tokens_per_pair",
-            counts.num_tokens / pairs if pairs else 0.0,
-            pairs,
-            "Generated tokens, rejected ones included, a valid pair.",
-        ),
-        share("rejected", counts.num_rejected, written, "Pieces of completions that were no valid pair."),
-        share("pairs_with_options", counts.num_options, pairs, "Pairs with options to choose from."),
-        share("pairs_with_reasoning", counts.num_reasoning, pairs, "Pairs whose response reasons before it answers."),
-        share(
-            "duplicate_instructions",
-            counts.instructions.share * counts.instructions.num_counted,
-            counts.instructions.num_counted,
-            "Instructions that repeat another one of the corpus, case and spacing aside.",
-        ),
-        share(
-            "degenerate",
-            counts.num_degenerate,
-            pairs,
-            "Pairs that repeat themselves: of six or more word trigrams more than half occur before in the pair.",
-        ),
-        share("supported", sum(s for s, _ in verdicts), len(verdicts), "Pairs whose response stands in the passage word for word."),
-        share(
-            "grounded",
-            sum(g for _, g in verdicts),
-            len(verdicts),
-            "Pairs with a non-trivial response in the same sentence of the passage as most of the instruction's content words.",
-        ),
-    ]
+def _covered(passage: Passage) -> CoveredPassage:
+    return CoveredPassage(passage.text, passage.pairs)
 
 
-def _sample_texts(tables: Mapping[str, Sequence[Path]], seed: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Rows of texts with pairs, and how many texts have which layout."""
-    sample, layouts = Sample[dict[str, Any]](NUM_EXAMPLES, seed), dict[str, int]()
-    for shard in sorted(tables):
-        for batch in batches(tables[shard], _TEXT_COLUMNS):
-            for values in zip(*(column(batch, name) for name in _TEXT_COLUMNS), strict=True):
-                row = dict(zip(_TEXT_COLUMNS, values, strict=True))
-                layouts[row["layout"]] = layouts.get(row["layout"], 0) + 1
-                if row["num_pairs"]:
-                    sample.offer(row["text_id"], row)
-    return sample.items(), dict(sorted(layouts.items()))
-
-
-def _example(row: Mapping[str, Any], texts: Mapping[str, str | None]) -> Example:
-    """The text beside its passages; parts of it that are passages are told from what was added."""
-    passages = [texts[passage_id] or "" for passage_id in row["passage_ids"]]
-    parts, position = list[tuple[bool, str]](), 0
-    for passage in passages:
-        passage = passage.rstrip()
-        place = row["text"].find(passage, position)
-        if place < 0:
-            raise ValueError(f"{row['text_id']} does not hold its passages: instruction_pairs and augmented_corpus do not belong together")
-        parts += [(False, row["text"][position:place]), (True, passage)]
-        position = place + len(passage)
-    parts.append((False, row["text"][position:]))
-    licenses = sorted({name for name in row["license"] if name})
-    return Example(row["text_id"], row["layout"], row["num_pairs"], licenses, passages, [part for part in parts if part[1]])
+def _table(found: Sequence[Measure]) -> pl.DataFrame:
+    rows = [(m.metric, m.value, m.num_examples, *(m.interval or (None, None))) for m in found]
+    schema = {"metric": pl.String, "value": pl.Float64, "num_examples": pl.Int64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")

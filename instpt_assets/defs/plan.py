@@ -33,7 +33,7 @@ CODE_VERSIONS = {
     "synthesizer_quality": 2,
     "instruction_pairs": 2,
     "augmented_corpus": 1,
-    "corpus_quality": 3,
+    "corpus_quality": 4,
     "tokenizer": 1,
     "tokenized_raw": 1,
     "tokenized_augmented": 1,
@@ -266,10 +266,23 @@ class Plan:
         keys = [k for k in self.registered_shards if self._find(f"{pair_set}/augmented_corpus", k) is not None]
         if not keys:
             raise NotMaterialized(f"{pair_set}/augmented_corpus: no shard is materialized yet")
-        return {"seed": self.recipe.layouts.seed}, [
+        quality, judge_model = self._quality()
+        return {"corpus_quality": quality, "layouts": self.recipe.layouts.hashed()}, [
             *self._inputs(f"{pair_set}/instruction_pairs", keys),
             *self._inputs(f"{pair_set}/augmented_corpus", keys),
+            # Its counts of what was left out as contaminated.
+            *(self._inputs("clean_corpus", keys) if self.recipe.decontamination is not None else []),
+            *judge_model,
         ]
+
+    def _quality(self) -> tuple[dict[str, Any], list[Input]]:
+        """How quality is measured, as it is hashed, and the judge's model, if it brings one."""
+        judge, recipe = self.recipe.corpus_quality.judge, self.recipe.corpus_quality.hashed()
+        model = None if judge is None else writer_model(judge.writer)
+        if judge is None or model is None:
+            return recipe, []
+        pinned, source = self._at_revision(judge, model.patterns, model.field)
+        return {**recipe, "judge": pinned}, source
 
     def _tokenizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
         recipe, base_model = self._at_revision(self.recipe.tokenizer, TOKENIZER_FILES)

@@ -105,6 +105,19 @@ def pair_examples(
     return [mean[i] for i in ids], [tables[0][i][1] for i in ids]
 
 
+def wilson_interval(successes: int, num_trials: int, z: float = 1.96) -> tuple[float, float] | None:
+    """Bounds of a share by Wilson's score interval (Wilson 1927), at 95 % unless `z` says otherwise; None of nothing.
+
+    With p = successes / n: (p + z^2 / 2n ± z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n). Never outside of [0, 1], and sensible at its ends.
+    """
+    if not num_trials:
+        return None
+    p, n = successes / num_trials, num_trials
+    middle, width = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (middle - width) / scale), min(1.0, (middle + width) / scale)
+
+
 def _seed_variance(values: Sequence[float]) -> float:
     """Variance of the mean over seeds, s^2 / S."""
     if len(values) < 2:

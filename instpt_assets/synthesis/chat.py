@@ -42,13 +42,26 @@ class ChatPrompt(Prompt):
     contents: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a model is told, and what its answers are bound to, where it is asked for something else than pairs."""
+
+    instructions: str
+    """All that it is told, the form of its answer included."""
+    json_schema: Mapping[str, Any]
+    """What an answer is bound to."""
+
+
 class _Conversation:
     """What both ways of sending a conversation share: what the model is told, and how its answers are read."""
 
-    def __init__(self, writer: ChatWriter | ServerWriter) -> None:
-        self.json_schema: Mapping[str, Any] | None = json_schema(writer.max_pairs)
+    def __init__(self, writer: ChatWriter | ServerWriter, told: Told | None) -> None:
+        if told is None:
+            instructions = writer.instructions.replace("{max_pairs}", str(writer.max_pairs)).strip()
+            told = Told(f"{instructions}\n\n{ANSWER_FORMAT}", json_schema(writer.max_pairs))
+        self.json_schema: Mapping[str, Any] | None = told.json_schema
         self._max_pairs = writer.max_pairs
-        self._instructions = f"{writer.instructions.replace('{max_pairs}', str(writer.max_pairs)).strip()}\n\n{ANSWER_FORMAT}"
+        self._instructions = told.instructions
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as it stands in a prompt, without what surrounds it."""
@@ -66,6 +79,7 @@ class ChatFormat(_Conversation):
     Args:
         writer: what the model is told, and how many pairs an answer has at most.
         folder: of the model: `tokenizer.json`, a chat template, and `generation_config.json` if it has one.
+        told: what the model is told in place of the writer's instructions.
 
     Attributes:
         stop_token_ids: ends of an answer: what the tokenizer and the generation config call EOS.
@@ -74,8 +88,8 @@ class ChatFormat(_Conversation):
         ChatTemplateError: the folder has no chat template, or one that cannot be used, or does not say what ends an answer.
     """
 
-    def __init__(self, writer: ChatWriter, folder: Path) -> None:
-        super().__init__(writer)
+    def __init__(self, writer: ChatWriter, folder: Path, told: Told | None = None) -> None:
+        super().__init__(writer, told)
         self._template = ChatTemplate(folder)
         self._tokenizer = copy_tokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._plain = plain_tokenizer(self._tokenizer)
@@ -186,12 +200,13 @@ class ServerChatFormat(_Conversation):
     Args:
         writer: what the model is told, and how many pairs an answer has at most.
         tokenizer: a folder with the model's `tokenizer.json`; without, a text counts a token for every three bytes of UTF-8.
+        told: what the model is told in place of the writer's instructions.
     """
 
     stop_token_ids: tuple[int, ...] = ()
 
-    def __init__(self, writer: ServerWriter, tokenizer: Path | None = None) -> None:
-        super().__init__(writer)
+    def __init__(self, writer: ServerWriter, tokenizer: Path | None = None, told: Told | None = None) -> None:
+        super().__init__(writer, told)
         known = None if tokenizer is None else Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
         self._plain = None if known is None else plain_tokenizer(known)
         self._escape = Escape([] if known is None else special_tokens(known), families=True)

@@ -1,6 +1,7 @@
 """Samples of a stream that fit in memory however long it is, and come out the same in whatever order it is read."""
 
 import heapq
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Generic, TypeVar
 
@@ -21,11 +22,15 @@ class Sample(Generic[T]):
 
     def offer(self, key: str, item: T) -> None:
         """Keep the item if its key ranks low enough."""
-        entry = (-rank(self._seed, key), key, item)
+        self.offer_made(key, lambda: item)
+
+    def offer_made(self, key: str, make: Callable[[], T]) -> None:
+        """Keep what `make` gives if the key ranks low enough; else it is not called."""
+        order = -rank(self._seed, key)
         if len(self._heap) < self._size:
-            heapq.heappush(self._heap, entry)
-        elif entry[0] > self._heap[0][0]:
-            heapq.heapreplace(self._heap, entry)
+            heapq.heappush(self._heap, (order, key, make()))
+        elif order > self._heap[0][0]:
+            heapq.heapreplace(self._heap, (order, key, make()))
 
     def items(self) -> list[T]:
         """The sample, lowest rank first."""

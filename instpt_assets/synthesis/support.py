@@ -5,6 +5,7 @@ Supported alone flatters a writer that answers with trivial words; report ground
 
 import re
 import unicodedata
+from functools import lru_cache
 
 MIN_ANSWER_CHARACTERS = 4
 """A grounded answer is at least so long, normalised."""
@@ -41,7 +42,7 @@ def content_words(question: str) -> frozenset[str]:
 
 def supported(response: str, passage: str) -> bool:
     """Whether the normalised response stands in the normalised passage word for word, at word boundaries; an empty one does not."""
-    return _holds(normalise(passage), normalise(response))
+    return _holds(_normal_passage(passage), normalise(response))
 
 
 def grounded(instruction: str, response: str, passage: str) -> bool:
@@ -55,13 +56,27 @@ def grounded(instruction: str, response: str, passage: str) -> bool:
     asked = content_words(instruction)
     if len(answer) < MIN_ANSWER_CHARACTERS or not asked or _holds(normalise(instruction), answer):
         return False
-    sentences = (normalise(sentence) for sentence in split_sentences(passage))
-    return any(_holds(s, answer) and len(asked.intersection(s.split())) >= MIN_QUESTION_OVERLAP * len(asked) for s in sentences)
+    return any(
+        _holds(s, answer) and len(asked.intersection(s.split())) >= MIN_QUESTION_OVERLAP * len(asked) for s in _normal_sentences(passage)
+    )
 
 
 def split_sentences(text: str) -> list[str]:
     """Sentences in order, cut behind `.`, `!` or `?` before white space and at blank lines; empty ones are left out."""
     return [sentence for sentence in (part.strip() for part in _SENTENCE_END.split(text)) if sentence]
+
+
+# The pairs of a passage are asked about one after another.
+
+
+@lru_cache(maxsize=4)
+def _normal_passage(passage: str) -> str:
+    return normalise(passage)
+
+
+@lru_cache(maxsize=4)
+def _normal_sentences(passage: str) -> list[str]:
+    return [normalise(sentence) for sentence in split_sentences(passage)]
 
 
 def _holds(words: str, part: str) -> bool:
