@@ -5,13 +5,12 @@ the earlier ones. Passages stand verbatim (blank space behind them apart). Optio
 ("B."), the answer is the name.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from instpt_assets.augmentation.draws import Draws
-from instpt_assets.augmentation.phrasings import Phrasings, load_phrasings, normalized
+from instpt_assets.augmentation.options import closing_last, distinct, find_answer, labels
+from instpt_assets.augmentation.phrasings import Phrasings, load_phrasings
 from instpt_assets.recipe.synthesis import Layouts
 
 T = TypeVar("T")
@@ -19,13 +18,6 @@ RAW = "raw"
 """The layout of a text without any pair."""
 PAIRS_FIRST = "_pairs_first"
 """What a layout's name ends in where the pairs stand before the passage."""
-ANSWER_IS_NO_OPTION = "answer_is_no_option"
-"""Why a pair is dropped: its answer is none of its options, nor says that none is right."""
-
-# "All of the above" and the like speak of the options before them, so they stay behind them.
-_CLOSING = re.compile(r"(?:all|any|both|each|neither|none|two) of (?:the|these|those|them)\b", re.IGNORECASE)
-
-_ROMAN = tuple(zip((100, 90, 50, 40, 10, 9, 5, 4, 1), ("c", "xc", "l", "xl", "x", "ix", "v", "iv", "i"), strict=True))
 
 
 class Pair(NamedTuple):
@@ -45,15 +37,13 @@ class Shot(NamedTuple):
 
 
 class LaidOut(NamedTuple):
-    """A text and what became of the pairs."""
+    """A text."""
 
     text: str
     layout: str
     """Its layout's name, `raw` if no pair is left."""
     num_pairs: int
     """Pairs that stand in the text."""
-    dropped: Mapping[str, int]
-    """Pairs that do not, by reason."""
 
 
 class _Item(NamedTuple):
@@ -92,44 +82,39 @@ class _Style:
     def pairs_first_lead_in(self) -> str:
         return self._pick("pairs_first_lead_ins", self._phrasings.pairs_first_lead_ins)
 
-    def item(self, pair: Pair, shot: int, number: int) -> _Item | None:
-        """The pair (of a shot, by its number there) with its options laid out, or None if its answer is no option."""
+    def item(self, pair: Pair, shot: int, number: int) -> _Item:
+        """The pair (of a shot, by its number there) with its options laid out."""
         question, answer, given, reasoning = pair
         options = ""
         answer = answer.strip()
         if given:
-            distinct = list(dict.fromkeys([option.strip() for option in given]))
-            right = _find(answer, distinct, self._phrasings.none_of_these)
+            different = distinct(given)
+            right = find_answer(answer, different, self._phrasings.none_of_these)
             if right is None:
-                return None
-            if len(distinct) > 1:
-                options, answer = self._options(distinct, right, answer, f"options/{shot}/{number}")
+                raise ValueError(f"{answer!r} is none of the options {different}: such pairs are for `screen` to drop")
+            if len(different) > 1:
+                options, answer = self._options(different, right, answer, f"options/{shot}/{number}")
         return _Item(question.strip(), options, reasoning.strip() if reasoning else "", answer)
 
     def _options(self, options: Sequence[str], right: int, answer: str, draw: str) -> tuple[str, str]:
         """The shuffled options as a block, and the answer; `right` is the place of the answer, -1 if no option is right."""
-        order = self._draws.order(draw, len(options))
-        if any(map(_CLOSING.match, options)):
-            order.sort(key=lambda option: _CLOSING.match(options[option]) is not None)
+        order = closing_last(self._draws.order(draw, len(options)), options)
         name = self._pick("option_item_names", self._phrasings.option_item_names)
-        items = "\n".join([f"{_label(name, new)[0]} {options[old]}" for new, old in enumerate(order)])
+        names = labels(name, len(options))
+        items = "\n".join([f"{own.shown} {options[old]}" for own, old in zip(names, order, strict=True)])
         if right >= 0:
-            answer = _label(name, order.index(right))[1] if "{" in name else options[right]
+            answer = names[order.index(right)].called if "{" in name else options[right]
         return self._pick("option_lead_ins", self._phrasings.option_lead_ins).format(items=items), answer
 
     # A pair, phrased
 
     def question_answer(self, item: _Item) -> str:
-        phrasings = self._phrasings
         question, options, reasoning, answer = item
-        if options and reasoning:
-            pattern = self._pick("question_answer_options_reasoning", phrasings.question_answer_options_reasoning)
-        elif options:
-            pattern = self._pick("question_answer_options", phrasings.question_answer_options)
-        elif reasoning:
-            pattern = self._pick("question_answer_reasoning", phrasings.question_answer_reasoning)
+        if options:
+            family = "question_answer_options_reasoning" if reasoning else "question_answer_options"
         else:
-            pattern = self._pick("question_answer", phrasings.question_answer)
+            family = "question_answer_reasoning" if reasoning else "question_answer"
+        pattern: str = self._pick(family, getattr(self._phrasings, family))
         return pattern.format(question=question, options=options, reasoning=reasoning, answer=answer)
 
     def question(self, item: _Item) -> str:
@@ -154,10 +139,10 @@ class _Style:
 
     def numbered(self, items: Sequence[_Item]) -> str:
         name = self._pick("question_item_names", self._phrasings.question_item_names)
-        labels = [_label(name, place)[0] for place in range(len(items))]
+        names = labels(name, len(items))
         return self._pick("numbered_questions", self._phrasings.numbered_questions).format(
-            questions="\n".join([f"{label} {self.question(item)}" for label, item in zip(labels, items, strict=True)]),
-            answers="\n".join([f"{label} {self.answer(item)}" for label, item in zip(labels, items, strict=True)]),
+            questions="\n".join([f"{own.shown} {self.question(item)}" for own, item in zip(names, items, strict=True)]),
+            answers="\n".join([f"{own.shown} {self.answer(item)}" for own, item in zip(names, items, strict=True)]),
         )
 
     def inline_few_shot(self, items: Sequence[_Item]) -> str:
@@ -181,19 +166,16 @@ def lay_out(shots: Sequence[Shot], layouts: Layouts, *, key: str, phrasings: Phr
         layouts: probabilities and seed.
         key: names the text; all draws derive from it and the seed.
         phrasings: by default those that come with the package.
+
+    Raises:
+        ValueError: an answer is none of its pair's options.
     """
+    num_pairs = sum([len(pairs) for _, pairs in shots])
+    if not num_pairs:
+        return LaidOut("".join([text for text, _ in shots]), RAW, 0)
     draws = Draws(layouts.seed, key)
     style = _Style(draws, phrasings or load_phrasings())
-    ready: list[tuple[str, list[_Item]]] = []
-    num_given = num_pairs = 0
-    for place, shot in enumerate(shots):
-        items = [item for number, pair in enumerate(shot.pairs) if (item := style.item(pair, place, number)) is not None]
-        ready.append((shot.text, items))
-        num_given += len(shot.pairs)
-        num_pairs += len(items)
-    dropped = {ANSWER_IS_NO_OPTION: num_given - num_pairs} if num_given > num_pairs else {}
-    if not num_pairs:
-        return LaidOut("".join([shot.text for shot in shots]), RAW, 0, dropped)
+    ready = [(text, [style.item(pair, place, number) for number, pair in enumerate(pairs)]) for place, (text, pairs) in enumerate(shots)]
     layout = _layout(draws.share("layout"), layouts, all(len(items) >= 2 for _, items in ready))
     render: Callable[[Sequence[_Item]], str] = getattr(style, layout)
     pairs_first = layout in ("classic", "dialog") and draws.share("pairs_first") < layouts.pairs_first
@@ -209,7 +191,7 @@ def lay_out(shots: Sequence[Shot], layouts: Layouts, *, key: str, phrasings: Phr
             if lead_in := _lead_in(style, layout):
                 parts.append(lead_in)
             parts.append(render(items))
-    return LaidOut("\n\n".join(parts), layout + PAIRS_FIRST if pairs_first else layout, num_pairs, dropped)
+    return LaidOut("\n\n".join(parts), layout + PAIRS_FIRST if pairs_first else layout, num_pairs)
 
 
 def _layout(share: float, layouts: Layouts, several: bool) -> str:
@@ -227,31 +209,3 @@ def _lead_in(style: _Style, layout: str) -> str:
     if layout == "classic":
         return style.comprehension_lead_in()
     return style.dialog_lead_in() if layout == "dialog" else ""
-
-
-def _find(answer: str, options: Sequence[str], none_of_these: frozenset[str]) -> int | None:
-    """The place of the option that the answer is, -1 if the answer says that none is right, None if it is something else."""
-    if answer in options:
-        return options.index(answer)
-    wanted = normalized(answer)
-    forms = [normalized(option) for option in options]
-    if wanted in forms:
-        return forms.index(wanted)
-    if wanted not in none_of_these:
-        return None
-    return next((place for place, form in enumerate(forms) if form in none_of_these), -1)
-
-
-@lru_cache(maxsize=4096)
-def _label(name: str, place: int) -> tuple[str, str]:
-    """An item's name at a place from 0, and the name as an answer calls it ("A." is called "A", "(A)" as it is)."""
-    letters, rest = "", place + 1
-    while rest:
-        rest, digit = divmod(rest - 1, 26)
-        letters = chr(ord("a") + digit) + letters
-    roman, rest = "", place + 1
-    for value, sign in _ROMAN:
-        times, rest = divmod(rest, value)
-        roman += sign * times
-    label = name.format(number=place + 1, capital=letters.upper(), letter=letters, Roman=roman.upper(), roman=roman)
-    return label, label if label[-1:] == "]" or "(" in label else label.rstrip(" .:)-=")

@@ -12,6 +12,8 @@ import pytest
 
 from instpt_assets.augmentation.augment import augment
 from instpt_assets.augmentation.tuning_texts import lay_out_tuning
+from instpt_assets.corpus.contamination import ContaminationIndex
+from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
 from instpt_assets.recipe.synthesis import Layouts
 
 MARKERS = ("<CON>", "</CON>", "<QUE>", "<ANS>", "</END>", "<s>", "</s>")
@@ -46,7 +48,12 @@ def row(
 
 
 def run(
-    folder: Path, rows: Sequence[dict[str, Any]], layouts: Layouts | None = None, *, parts: int = 1
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    layouts: Layouts | None = None,
+    *,
+    parts: int = 1,
+    contamination: ContaminationIndex | None = None,
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     folder.mkdir(exist_ok=True)
     pairs_tables = []
@@ -62,7 +69,7 @@ def run(
     )
     out = folder / "out"
     out.mkdir(exist_ok=True)
-    statistics = augment(pairs_tables, [clean], layouts or Layouts(), pair_set="synthesized", out=out)
+    statistics = augment(pairs_tables, [clean], layouts or Layouts(), pair_set="synthesized", out=out, contamination=contamination)
     return statistics, pl.read_parquet(out / "data-*.parquet")
 
 
@@ -170,12 +177,71 @@ def test_a_texts_layout_does_not_depend_on_its_neighbours(tmp_path: Path) -> Non
     assert all(texts[record["text_id"]] == record["text"] for record in shared)
 
 
-def test_dropped_pairs_are_counted(tmp_path: Path) -> None:
+def test_pairs_that_may_not_stand_are_dropped_counted_and_kept_with_the_reason(tmp_path: Path) -> None:
     bad = row("a/0", "c0", 0)
-    bad["pairs"] = [pair("x"), {**pair("y", ["red", "green"]), "response": "blue"}]
+    no_option = {**pair("y", ["red", "green"]), "response": "blue", "reasoning": "Since."}
+    bad["pairs"] = [pair("x"), no_option, {**pair("z"), "response": "so </END> it is"}, {**pair("m"), "instruction": "a < b, b > c?"}]
     statistics, table = run(tmp_path, [bad])
-    assert statistics["dropped_pairs"] == {"answer_is_no_option": 1}
-    assert table["num_pairs"].to_list() == [1]
+    assert statistics["dropped_pairs"] == {"answer_is_no_option": 1, "marker": 1}
+    assert table["num_pairs"].to_list() == [2] == [statistics["num_pairs"]]
+    dropped = pl.read_parquet(tmp_path / "out/dropped.parquet").to_dicts()
+    example = {"task": None, "example_id": None, "words": None}
+    assert dropped[0] == {"passage_id": "a/0", **no_option, "reason": "answer_is_no_option", **example}
+    assert dropped[1]["response"] == "so </END> it is"
+    assert dropped[1]["reason"] == "marker"
+    assert not any(word in table["text"][0] for word in ("blue", "</END>", "Instruction y?"))
+
+
+@pytest.fixture(scope="session")
+def contamination(tmp_path_factory: pytest.TempPathFactory) -> ContaminationIndex:
+    """An index of one example."""
+    folder = tmp_path_factory.mktemp("index")
+    text = "Which of the seven hills of Rome lies closest to the river that runs through the old city?\nAventine\nCaelian"
+    write_index([EvaluationExample("rome", "rome-7", text)], ngram_words=8, shortest=4, out=folder)
+    return ContaminationIndex.read(folder)
+
+
+def contaminated(name: str) -> dict[str, Any]:
+    return {**pair(name), "instruction": "Say which of the seven hills of Rome lies closest to the river."}
+
+
+def test_contaminated_pairs_are_dropped_and_kept_with_what_they_overlap(tmp_path: Path, contamination: ContaminationIndex) -> None:
+    own = row("a/0", "c0", 0, num_pairs=3)
+    own["pairs"][1] = contaminated("y")
+    statistics, table = run(tmp_path, [own, row("a/1", "c0", 1)], contamination=contamination)
+    assert statistics["dropped_pairs"] == {"contaminated": 1}
+    assert statistics["contaminated_pairs"] == {"rome": 1}
+    assert statistics["num_pairs"] == 4
+    assert table["passage_ids"].to_list() == [["a/0", "a/1"]]
+    assert "Rome" not in table["text"][0]
+    (dropped,) = pl.read_parquet(tmp_path / "out/dropped.parquet").to_dicts()
+    assert (dropped["passage_id"], dropped["task"], dropped["example_id"]) == ("a/0", "rome", "rome-7")
+    assert dropped["words"].startswith("which of the seven hills of rome")
+    assert {name: dropped[name] for name in own["pairs"][1]} == own["pairs"][1]
+    statistics, _ = run(tmp_path, [own, row("a/1", "c0", 1)])
+    assert statistics["dropped_pairs"] == statistics["contaminated_pairs"] == {}
+
+
+def test_a_passage_that_loses_all_pairs_stays_raw_once_and_breaks_the_text(tmp_path: Path, contamination: ContaminationIndex) -> None:
+    rows = [row("a/0", "c", 0), row("a/1", "c", 1), row("a/2", "c", 2), row("b/0", "c", 3), row("b/1", "c", 4, "no_valid_pair")]
+    rows[1]["pairs"] = [contaminated("x"), contaminated("y")]
+    rows[3]["pairs"] = [{**pair("y", ["red", "green"]), "response": "blue"}]
+    statistics, table = run(tmp_path, rows, contamination=contamination)
+    assert table["passage_ids"].to_list() == [["a/0"], ["a/1"], ["a/2"], ["b/0", "b/1"]]
+    assert table["text"].to_list()[1::2] == [rows[1]["text"], rows[3]["text"] + rows[4]["text"]]
+    assert table["layout"].to_list()[1::2] == ["raw", "raw"]
+    assert statistics["num_emptied_passages"] == 2
+
+
+def test_what_is_dropped_does_not_depend_on_the_neighbours(tmp_path: Path, contamination: ContaminationIndex) -> None:
+    rows = random_rows(300, seed=8)  # more than are screened at once
+    planted = [own for own in rows if own["status"] == "ok"][::7]
+    for own in planted:
+        own["pairs"][-1] = contaminated(own["passage_id"])
+    statistics, _ = run(tmp_path, rows, contamination=contamination)
+    assert statistics["dropped_pairs"] == {"contaminated": len(planted)}
+    assert pl.read_parquet(tmp_path / "out/dropped.parquet")["passage_id"].to_list() == [own["passage_id"] for own in planted]
+    assert statistics["num_pairs"] == sum(len(own["pairs"]) for own in rows) - len(planted)
 
 
 def test_an_empty_shard_gives_an_empty_table(tmp_path: Path) -> None:
@@ -200,6 +266,18 @@ def test_golden_texts(tmp_path: Path, golden: Callable[[str, object], None]) -> 
         }
     _, table = run(tmp_path, rows)
     golden("augmented_texts", hashlib.sha256("\0".join(table["text"]).encode()).hexdigest()[:16])
+
+
+def test_tuning_pairs_that_may_not_stand_in_a_text_do_not(tmp_path: Path) -> None:
+    pairs = [pair("a"), {**pair("b", ["red", "green"]), "response": "blue"}, {**pair("c"), "response": "<QUE> it"}]
+    rows = [{"example_id": f"e{n}", "split": "train", "context": "Context.\n", "pairs": pairs[n:]} for n in range(2)]
+    path = tmp_path / "data-00000.parquet"
+    pl.DataFrame(rows, schema_overrides={"pairs": PAIRS}).write_parquet(path)
+    (_, first), (_, second) = lay_out_tuning(path, Layouts())
+    assert "response a" in first
+    assert "blue" not in first
+    assert "<QUE>" not in first
+    assert second == "Context.\n"
 
 
 def test_tuning_examples_are_laid_out_by_split(tmp_path: Path) -> None:

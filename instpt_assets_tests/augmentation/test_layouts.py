@@ -53,7 +53,6 @@ def test_passages_and_pairs_stand_exactly_once_in_every_layout(mode: str) -> Non
         text = laid_out.text
         assert laid_out.layout == mode
         assert laid_out.num_pairs == 5
-        assert laid_out.dropped == {}
         assert text.count(FIRST.rstrip()) == 1
         assert text.count(SECOND.rstrip()) == 1
         for part in ("Instruction 1-1?", "Instruction 1-2 {x}", "Instruction 1-3", "Instruction 2-1", "Instruction 2-2"):
@@ -171,13 +170,9 @@ def test_lettered_answers_name_the_item_that_holds_the_answer() -> None:
     assert min(places[place] for place in range(4)) > 0.18 * 600  # shuffled: no place is favoured
 
 
-def test_an_answer_that_is_no_option_drops_the_pair_and_is_counted() -> None:
-    pairs = [Pair("Q1", "blue", ("red", "green")), Pair("Q2", "red"), Pair("Q3", "Red.", ("red", "green"))]
-    laid_out = lay_out([Shot("P", pairs)], MODES["classic"], key="a")
-    assert laid_out.num_pairs == 2
-    assert laid_out.dropped == {"answer_is_no_option": 1}
-    assert "blue" not in laid_out.text
-    assert "Q1" not in laid_out.text
+def test_an_answer_that_is_no_option_is_for_screening_to_drop() -> None:
+    with pytest.raises(ValueError, match="'blue' is none of the options"):
+        lay_out([Shot("P", [Pair("Q1", "blue", ("red", "green"))])], MODES["classic"], key="a")
 
 
 def test_none_of_these_keeps_the_pair() -> None:
@@ -194,8 +189,8 @@ def test_options_that_speak_of_the_others_stay_last() -> None:
 
 def test_shots_without_pairs_stand_bare() -> None:
     first, _ = shots()
-    raw = lay_out([Shot(FIRST, []), Shot(SECOND, [Pair("Q", "no option", ("a", "b"))])], Layouts(), key="a")
-    assert raw == LaidOut(FIRST + SECOND, "raw", 0, {"answer_is_no_option": 1})
+    raw = lay_out([Shot(FIRST, []), Shot(SECOND, [])], Layouts(), key="a")
+    assert raw == LaidOut(FIRST + SECOND, "raw", 0)
     mixed = lay_out([first, Shot(SECOND, [])], MODES["classic"], key="a")
     assert mixed.text.endswith("\n\n" + SECOND.rstrip())
     assert mixed.num_pairs == 3
