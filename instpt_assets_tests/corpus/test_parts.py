@@ -4,7 +4,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
 import pytest
@@ -12,7 +12,7 @@ import zstandard
 from pydantic import ValidationError
 
 from instpt_assets.corpus import parts, raw_records
-from instpt_assets.corpus.files import SourceError
+from instpt_assets.corpus.files import SourceError, open_file
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.shards import Shard, list_shards, shard_digest
 from instpt_assets.recipe.corpora import Corpus
@@ -110,8 +110,13 @@ def test_listing_again_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_parts_read_in_order_cost_one_pass_over_a_compressed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, shards = cut(write(tmp_path / "in/a.jsonl.zst", [f"text {number}" for number in range(30)]))
-    opened = []
-    monkeypatch.setattr(raw_records, "open_file", lambda url, open_file=raw_records.open_file: opened.append(url) or open_file(url))
+    opened: list[str] = []
+
+    def counted(url: str) -> IO[bytes]:
+        opened.append(url)
+        return open_file(url)
+
+    monkeypatch.setattr(raw_records, "open_file", counted)
     assert len(read(corpus, shards, tmp_path / "in order")) == 30 and len(opened) == 1
     assert len(read(corpus, shards[::2], tmp_path / "with gaps")) == 15 and len(opened) == 2
     read(corpus, shards[-2::-1], tmp_path / "backwards")
