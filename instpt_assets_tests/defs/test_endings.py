@@ -35,7 +35,7 @@ class LongProject(ProjectFolder):
         optimization = {**RECIPE["synthesizer"]["optimization"], "token_budget": 10240}
         synthesizer = {**RECIPE["synthesizer"], "optimization": optimization}
         super().__init__(root, pretraining=pretraining, synthesizer=synthesizer, pair_sets={"synthesized": pair_set})
-        execution = {"extends": "cpu", "synthesis": {"max_num_seqs": 32}, "training": {"num_processes": 2}}
+        execution = {"extends": "cpu", "synthesis": {"max_num_seqs": 4}, "training": {"num_processes": 2}}
         (root / "execution.yaml").write_text(yaml.safe_dump(execution))
         texts = [item.text[:3000] for item in read_documentation("pydoc://topics")][16:48]
         (root / "notes" / "b.jsonl").write_text("".join(json.dumps({"id": f"b{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
