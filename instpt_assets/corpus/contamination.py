@@ -138,15 +138,10 @@ class ContaminationIndex:
         task, example_id = self._examples.select("task", "example_id").row(row)
         return Overlap(task, example_id, " ".join(words[offset : offset + min(length, MAX_SHOWN_WORDS)]))
 
-    @property
+    @cached_property
     def _examples(self) -> pl.DataFrame:
-        return _read_examples(self._folder)
-
-
-@lru_cache(2)
-def _read_examples(folder: Path) -> pl.DataFrame:
-    """The examples, read when the first hash is found in a text."""
-    return pl.read_parquet(folder / "data-*.parquet", columns=EXAMPLES.names)
+        """Read when the first hash is found in a text."""
+        return pl.read_parquet(self._folder / "data-*.parquet", columns=EXAMPLES.names)
 
 
 def normalized(text: str) -> str:

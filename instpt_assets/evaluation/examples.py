@@ -7,7 +7,9 @@ inside the functions that `harness` has: only workers list examples.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import fsspec
@@ -15,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
-from instpt_assets.corpus.shards import Shard, SourceError, list_shards
+from instpt_assets.corpus.files import SourceError
+from instpt_assets.corpus.shards import Shard, list_shards
 from instpt_assets.evaluation.bits_per_byte import TASK
+from instpt_assets.evaluation.documentation_tasks import LocalTask
 from instpt_assets.evaluation.harness import PreparedTasks, prepare
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.decontamination import Decontamination, EvaluationSource
@@ -61,7 +65,7 @@ def write_examples(
 
     def examples() -> Iterator[EvaluationExample]:
         listed: set[str] = set()
-        for asked in (*_of_tasks(prepare(evaluation, folder)), *_of_sources(decontamination.sources)):
+        for asked in chain(_of_tasks(prepare(evaluation, folder)), source_examples(decontamination.sources)):
             tasks_of.setdefault(asked.name, []).append(asked.task)
             if asked.name in decontamination.sources and asked.task in listed:
                 raise ValueError(
@@ -86,15 +90,16 @@ def compared_names(evaluation: Evaluation, decontamination: Decontamination) -> 
 def _of_tasks(tasks: PreparedTasks) -> Iterator[Asked]:
     """What the evaluation asks: tasks built here, held-out texts, tasks of lm-eval."""
     for name, task in sorted(tasks.local.items()):
-        rendered = (
-            EvaluationExample(name, str(example["id"]), "\n".join(strings({key: example[key] for key in example if key != "id"})))
-            for example in task.examples
-        )
-        yield Asked(HELD_OUT, name, rendered)
+        yield Asked(HELD_OUT, name, _built(task))
     if tasks.documents:
         yield Asked(HELD_OUT, TASK, (EvaluationExample(TASK, name, text) for name, text in sorted(tasks.documents.items())))
     for shipped in tasks.evaluation.harness_tasks:
         yield from harness_examples(shipped.task, tasks.manager)
+
+
+def _built(task: LocalTask) -> Iterator[EvaluationExample]:
+    for example in task.examples:
+        yield EvaluationExample(task.name, str(example["id"]), "\n".join(strings({key: example[key] for key in example if key != "id"})))
 
 
 def harness_examples(name: str, manager: Any) -> Iterator[Asked]:
@@ -119,16 +124,22 @@ def harness_examples(name: str, manager: Any) -> Iterator[Asked]:
 
 
 def _rendered(name: str, task: Any) -> Iterator[EvaluationExample]:
-    """Each test example twice: its record's strings, and prompt, choices and target as lm-eval writes them."""
+    """Each test example in several ways: its record's texts, and prompt, choices and target as lm-eval writes them."""
     multiple_choice = task.OUTPUT_TYPE == "multiple_choice"
     for number, record in enumerate(task.eval_docs):
         example_id = str(record.get("id", number))
         asked = [task.doc_to_text(record), task.doc_to_choice(record) if multiple_choice else [], task.doc_to_target(record)]
-        for parts in (record_strings(record), list(strings(asked))):
-            yield EvaluationExample(name, example_id, "\n".join(parts))
+        rendered = "\n".join(text for value in asked for text in strings(value))
+        for text in (*record_texts(record), rendered):
+            yield EvaluationExample(name, example_id, text)
 
 
-def _of_sources(sources: Mapping[str, EvaluationSource]) -> Iterator[Asked]:
+def source_examples(sources: Mapping[str, EvaluationSource]) -> Iterator[Asked]:
+    """The examples of sets that lie in files, by name.
+
+    Raises:
+        ValueError: one cannot be read, or holds no record.
+    """
     for name, source in sources.items():
         yield Asked(name, name, _read_source(name, source))
 
@@ -139,9 +150,9 @@ def _read_source(name: str, source: EvaluationSource) -> Iterator[EvaluationExam
         for record in _records(shard):
             given = record.get("id")
             example_id = str(given) if isinstance(given, str | int) else str(number)
-            parts = record_strings(record, source.fields)
             number += 1
-            yield EvaluationExample(name, f"{shard.slug}/{example_id}", "\n".join(parts))
+            for text in record_texts(record, source.fields):
+                yield EvaluationExample(name, f"{shard.slug}/{example_id}", text)
     if number == 0:
         raise ValueError(f"decontamination.sources.{name}: '{source.source}' holds no record")
 
@@ -165,27 +176,51 @@ def _records(shard: Shard) -> Iterator[dict[str, Any]]:
         raise SourceError(f"evaluation examples '{shard.url}' cannot be read as {shard.format}: {error}") from error
 
 
-def record_strings(record: Mapping[str, Any], fields: Collection[str] | None = None) -> list[str]:
-    """The texts of an example's record: all strings in the fields, by default in all but bookkeeping, where a string of one word is a label or an id.
+def record_texts(record: Mapping[str, Any], fields: Collection[str] | None = None) -> list[str]:
+    """The texts of an example's record: all strings in the fields as lines, without and with letters before its options.
+
+    Args:
+        record: as in the data set.
+        fields: by default all but bookkeeping; a field of one word is mostly a label, so that there is a text without and one with such fields.
 
     Raises:
         ValueError: the record lacks a field that is named.
     """
-    if fields is not None:
+    if fields is None:
+        taken = {name: value for name, value in record.items() if name not in BOOKKEEPING}
+        kept = [[value for value in taken.values() if not _is_word(value)], list(taken.values())]
+    else:
         if missing := [name for name in fields if name not in record]:
             raise ValueError(f"a record has no field '{missing[0]}' (it has {', '.join(record)})")
-        return [text for name in fields for text in strings(record[name])]
-    values = (value for name, value in record.items() if name not in BOOKKEEPING)
-    return [text for value in values if not isinstance(value, str) or len(value.split()) > 1 for text in strings(value)]
+        kept = [[record[name] for name in fields]]
+    ways = ((values, lettered) for values in kept for lettered in (False, True))
+    return list(
+        dict.fromkeys("\n".join(text for value in values for text in strings(value, lettered=lettered)) for values, lettered in ways)
+    )
 
 
-def strings(value: Any) -> Iterator[str]:
-    """All strings in a value, through lists and objects, in order."""
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and len(value.split()) <= 1
+
+
+def strings(value: Any, *, lettered: bool = False) -> Iterator[str]:
+    """All strings in a value, through lists and objects, in order. A list of strings (options, tokens) is one text: an option by itself tells little.
+
+    Args:
+        value: any JSON value.
+        lettered: write the options of a list one by one, with A, B, … before them.
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from strings(item)
+            yield from strings(item, lettered=lettered)
     elif isinstance(value, Iterable):
-        for item in value:
-            yield from strings(item)
+        items = list(value)
+        if not all(isinstance(item, str) for item in items):
+            for item in items:
+                yield from strings(item, lettered=lettered)
+        elif lettered and len(items) <= len(ascii_uppercase):
+            yield from (f"{letter}. {item}" for letter, item in zip(ascii_uppercase, items, strict=False))
+        elif items:
+            yield " ".join(items)

@@ -16,7 +16,7 @@ class EvaluationSource(Part):
     format: Format | None = None
     """Format of the files; by default told by each file's ending."""
     fields: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """The fields whose text is compared, with all strings in lists and objects in them; by default all but bookkeeping (`id`, `task`, `dataset`, `subject`, `license`, `source`, `split`, `url`, and strings of one word)."""
+    """The fields whose text is compared, with all strings in lists and objects in them; by default all but bookkeeping (`id`, `task`, `dataset`, `subject`, `license`, `source`, `split`, `url`)."""
 
 
 class Decontamination(Part):
