@@ -7,6 +7,7 @@ import dagster as dg
 from instpt_assets.augmentation.augment import augment
 from instpt_assets.defs.attributes import GPU_POOL, MODELS, attributes
 from instpt_assets.defs.budgets import Budget
+from instpt_assets.defs.decontamination import contamination_index, index_deps
 from instpt_assets.defs.materialization import materialize
 from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, same
 from instpt_assets.defs.project import Project
@@ -30,7 +31,7 @@ def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
         **attributes(augmented_key, name, kinds={"polars"}),
         partitions_def=SHARDS,
         backfill_policy=SINGLE_RUN,
-        deps=same(pairs_key, "clean_corpus"),
+        deps=[*same(pairs_key, "clean_corpus"), *index_deps(recipe)],
     )
     def augmented_corpus(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """Chains laid out as pre-training texts; passages without pairs stay as they are."""
@@ -44,6 +45,7 @@ def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
                 recipe.layouts,
                 pair_set=name,
                 out=out,
+                contamination=contamination_index(inputs),
             ),
         )
 
