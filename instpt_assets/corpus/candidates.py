@@ -8,7 +8,6 @@ rensa's own index is not used: it takes no signatures that were stored, holds al
 document costs 8 bytes a band in a file, and some 30 bytes of memory while one band after the other is sorted.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +87,21 @@ class Groups:
 
     def stayed(self, place: int, keys: slice) -> Places:
         """The documents that stayed and share one of these keys with the document at that place of `documents`; as places, in order."""
-        found = [self._stayed[first : first + self._num_stayed[first]] for first in self._groups(place, keys)]
-        return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+        groups = self._groups(place, keys)
+        counts = self._num_stayed[groups]
+        ends = counts.cumsum()
+        total = int(ends[-1]) if len(ends) else 0
+        return np.unique(self._stayed[np.arange(total) + np.repeat(groups - ends + counts, counts)])
 
     def stays(self, place: int) -> None:
         """The document at that place of `documents` stays."""
-        for first in self._groups(place, slice(None)):
-            self._stayed[first + self._num_stayed[first]] = place
-            self._num_stayed[first] += 1
+        groups = self._groups(place, slice(None))
+        self._stayed[groups + self._num_stayed[groups]] = place
+        self._num_stayed[groups] += 1
 
-    def _groups(self, place: int, keys: slice) -> Iterator[int]:
-        return (first - 1 for first in self._first[place, keys].tolist() if first)
+    def _groups(self, place: int, keys: slice) -> Places:
+        found: Places = self._first[place, keys]
+        return found[found > 0] - 1
 
 
 def _sorted_groups(keys: Hashes) -> tuple[Places, Places]:
@@ -117,4 +120,6 @@ def _sorted_groups(keys: Hashes) -> tuple[Places, Places]:
 
 def scratch_array(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of zeros in a file, or in memory where it has no element."""
-    return np.memmap(path, dtype=dtype, mode="w+", shape=shape) if all(shape) else np.zeros(shape, dtype=dtype)
+    if not all(shape):
+        return np.zeros(shape, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="w+", shape=shape))  # an ordinary array is indexed several times faster

@@ -26,7 +26,7 @@ def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
         plan = project.plan()
         register(project, context.instance)  # a file that is gone must not stand among the night's shards
         shards = context.instance.get_dynamic_partitions(SHARDS.name or "")  # in the instance's order: its ranges follow it
-        due = [key for key in shards if not plan.shard_is_current(key)]
+        due = plan.stale_shards(shards)
         if not due:
             return dg.SkipReason(f"all {len(shards)} registered shards are up to date")
         failing = failing_shards(plan, context.instance, due)

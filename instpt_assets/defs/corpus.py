@@ -1,6 +1,8 @@
 """[corpus] raw_corpus, document_signatures, duplicate_documents, clean_corpus."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -12,6 +14,8 @@ from instpt_assets.defs.attributes import attributes
 from instpt_assets.defs.materialization import made_by_run, materialize
 from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, every, same
 from instpt_assets.defs.project import Project
+from instpt_assets.store.making import Inputs
+from instpt_assets.store.manifest import Spec
 
 GROUP = "corpus"
 
@@ -54,13 +58,17 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
     @dg.asset(**attributes("duplicate_documents", GROUP, kinds={"polars"}), deps=every("document_signatures"))
     def duplicate_documents(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """A removal list per shard; of two duplicates the one in the earlier registered shard stays."""
+
+        def build(spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:
+            order = spec.recipe["order"]
+            folders = project.store.each(lambda key: inputs["document_signatures", key].local(), order)
+            return find_duplicates(dict(zip(order, folders, strict=True)), recipe.deduplication, out=out)
+
         yield from materialize(
             context,
             project,
             "duplicate_documents",
-            lambda spec, inputs, out: find_duplicates(
-                {key: inputs["document_signatures", key].local() for key in spec.recipe["order"]}, recipe.deduplication, out=out
-            ),
+            build,
             shared=True,
         )
 

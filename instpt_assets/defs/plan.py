@@ -138,6 +138,12 @@ class Plan:
     def _find(self, asset: str, partition: str) -> Artifact | None:
         return self._unpartitioned(asset) if partition == "all" else self._partitioned(asset, partition)
 
+    def _materialized(self, asset: str, keys: Iterable[str]) -> list[str]:
+        """Those of the shards that have the asset, in order."""
+        keys = list(keys)
+        found = self.store.each(lambda key: self._find(asset, key), keys)
+        return [key for key, artifact in zip(keys, found, strict=True) if artifact is not None]
+
     # Shards
 
     def available_shards(self) -> list[str]:
@@ -171,6 +177,13 @@ class Plan:
         """Whether everything that the recipe makes of this shard alone is in the store and up to date."""
         return all(self.is_current(asset, key) for asset in self.shard_assets)
 
+    def stale_shards(self, keys: Iterable[str]) -> list[str]:
+        """Those of the shards of which something is missing or stale, in order."""
+        keys = list(keys)
+        self.available_shards()  # what all need is looked up once, before many look at the same time
+        current = self.store.each(self.shard_is_current, keys)
+        return [key for key, is_current in zip(keys, current, strict=True) if not is_current]
+
     def arm_shards(self, arm: str) -> list[str]:
         """The shards that an arm takes, none if its mixture has no corpus; without those missing, where it allows that.
 
@@ -197,7 +210,8 @@ class Plan:
         pair_set = self.recipe.arms[arm].pair_set
         assets = ["tokenized_raw", *([f"{pair_set}/tokenized_augmented"] if pair_set else [])]
         wanted = self.wanted_shards(arm)
-        return [key for key in wanted if any(self._find(asset, key) is None for asset in assets)]
+        there = [set(self._materialized(asset, wanted)) for asset in assets]
+        return [key for key in wanted if not all(key in found for found in there)]
 
     # Recipe part and inputs of each stage; named after the stage
 
@@ -210,14 +224,14 @@ class Plan:
         return self.recipe.deduplication.hashed(without={"exact", "threshold"}), self._inputs("raw_corpus", [key])
 
     def _duplicate_documents(self) -> tuple[dict[str, Any], Iterable[Input]]:
-        keys = [key for key in self.registered_shards if self._find("document_signatures", key) is not None]
+        keys = self._materialized("document_signatures", self.registered_shards)
         if not keys:
             raise NotMaterialized("document_signatures: no shard is materialized yet")
         return {**self.recipe.deduplication.hashed(), "order": keys}, self._inputs("document_signatures", keys)
 
     def _clean_corpus(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
         duplicates = (self._own_duplicates or self.current("duplicate_documents")).manifest
-        own = next((file for file in duplicates.files if file.name == f"removed/{key}.parquet"), None)
+        own = duplicates.by_name.get(f"removed/{key}.parquet")
         if own is None:
             raise NotMaterialized(f"duplicate_documents knows no shard {key}: materialize duplicate_documents again")
         # Only this shard's own list counts, so that a new shard changes no other.
@@ -263,7 +277,7 @@ class Plan:
         ]
 
     def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        keys = [k for k in self.registered_shards if self._find(f"{pair_set}/augmented_corpus", k) is not None]
+        keys = self._materialized(f"{pair_set}/augmented_corpus", self.registered_shards)
         if not keys:
             raise NotMaterialized(f"{pair_set}/augmented_corpus: no shard is materialized yet")
         quality, judge_model = self._quality()
@@ -367,7 +381,7 @@ class Plan:
         return [] if url is None else [source_input(url, documentation_digest(url))]
 
     def _inputs(self, asset: str, partitions: Iterable[str] = ("all",)) -> list[Input]:
-        return [self.current(asset, partition).manifest.as_input() for partition in partitions]
+        return self.store.each(lambda partition: self.current(asset, partition).manifest.as_input(), partitions)
 
 
 def _given(section: Section | None, name: str) -> Section:

