@@ -11,6 +11,7 @@ from instpt_assets.augmentation.quality_measures import Measure
 MAX_CHARACTERS = 60_000
 """Events are kept in a database: examples that do not fit are left to the page."""
 _PASSAGE_CHARACTERS, _ADDED_CHARACTERS = 280, 1500
+_PASSAGE_SIGN = "[passage]"
 _NUM_CATEGORIES = 12
 _NUM_ATTRIBUTIONS = 3
 
@@ -57,15 +58,11 @@ def _listed(numbers: Mapping[str, int]) -> str:
 
 
 def _example(number: int, row: SampledText) -> str:
-    """A row a passage: the passage, and beside it what was added behind it."""
-    shown = example(row, passage_characters=_PASSAGE_CHARACTERS, added_characters=_ADDED_CHARACTERS)
-    rows = list[list[str]]()
-    for part in shown.parts:
-        if part.is_passage or not rows:
-            rows.append(["", ""])
-        rows[-1][not part.is_passage] = part.text
+    """A row a passage: the passage, and beside it what was added to it."""
+    shown = example(row, raw_characters=_PASSAGE_CHARACTERS, passage_characters=0, added_characters=_ADDED_CHARACTERS)
     heading = f"{number}. {readable(shown.layout)}, {shown.num_pairs} pair{'s' * (shown.num_pairs != 1)}: raw text"
-    lines = [f"| {_cell(heading)} | added |", "|---|---|", *(f"| {_cell(raw)} | {_cell(added)} |" for raw, added in rows)]
+    lines = [f"| {_cell(heading)} | added |", "|---|---|"]
+    lines += [f"| {_cell(r.raw)} | {_cell(f'{r.before.rstrip()} {_PASSAGE_SIGN} {r.behind.lstrip()}')} |" for r in shown.rows]
     return "\n".join([*lines, "", _cell("; ".join(shown.attributions[:_NUM_ATTRIBUTIONS]))])
 
 

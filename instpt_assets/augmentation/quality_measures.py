@@ -193,9 +193,9 @@ def _validity(counts: Counts, source: Source) -> Iterator[Measure]:
     if source.is_decontaminated:
         meaning = "Valid pairs left out because they overlap an evaluation example."
         yield _share("contaminated_pairs", group, source.dropped_pairs.get(CONTAMINATED, 0), pairs, meaning)
-    if source.num_contaminated_documents is not None:
+    if source.contaminated_documents is not None:
         meaning = "Documents that clean_corpus left out because they overlap an evaluation example."
-        yield Measure("contaminated_documents", group, source.num_contaminated_documents, source.num_contaminated_documents, meaning)
+        yield _share("contaminated_documents", group, *source.contaminated_documents, meaning)
     yield _share(
         "degenerate", group, counts.num_degenerate, pairs, "Pairs that repeat themselves: of six or more word trigrams more than half occur before in the pair."
     )  # fmt: skip

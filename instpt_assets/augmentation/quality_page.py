@@ -21,8 +21,8 @@ from instpt_assets.recipe.synthesis import Layouts
 
 NUM_EXAMPLES = 10
 """Texts on the page."""
-PASSAGE_CHARACTERS, ADDED_CHARACTERS = 6000, 12_000
-"""Longer pieces are cut on the page."""
+RAW_CHARACTERS, PASSAGE_CHARACTERS, ADDED_CHARACTERS = 6000, 360, 12_000
+"""Longer passages, passages inside of augmented texts, and added texts are cut on the page."""
 MAX_SHARDS, MAX_CORPORA, MAX_ARTIFACTS, MAX_TERMS = 40, 20, 40, 20
 HEADLINE = {
     "pairs": "pairs",
@@ -33,12 +33,12 @@ HEADLINE = {
     "relevant": "relevant to their passage, by words",
     "borne_out": "responses borne out by the passage, by words",
     "categories": "task categories",
-    "terms_asked": "of the corpora's own terms asked about",
+    "terms_asked": "of the corpus's own terms asked about",
 }
 """Measures that stand at the top, in this order, as far as there are such, and what they are called there."""
 DEFINITIONS_OF_TERMS = (
-    f"A corpus's own terms are content words that no common list of English holds, that stand in at least {100 * MIN_TERM_SHARE:g} % of its sampled passages "
-    f"(and in {MIN_TERM_PASSAGES} or more), and in at least {MIN_KEYNESS:g} times the share of passages that they stand in in the recipe's other corpora."
+    f"A corpus's own terms are content words beyond common English that stand in at least {100 * MIN_TERM_SHARE:g} % of its sampled passages "
+    f"(and in {MIN_TERM_PASSAGES} or more); where the recipe has other corpora, in at least {MIN_KEYNESS:g} times the share of theirs."
 )
 
 
@@ -70,7 +70,8 @@ def write_pages(
         ValueError: a sampled text does not hold its passages.
     """
     drawn = charts(findings, categories, layouts)
-    examples = [example(row, passage_characters=PASSAGE_CHARACTERS, added_characters=ADDED_CHARACTERS) for row in sampled[:NUM_EXAMPLES]]
+    sizes = {"raw_characters": RAW_CHARACTERS, "passage_characters": PASSAGE_CHARACTERS, "added_characters": ADDED_CHARACTERS}
+    examples = [example(row, **sizes) for row in sampled[:NUM_EXAMPLES]]
     headline = [measure for name in HEADLINE for measure in measures if measure.metric == name]
     shards = findings.counts.shards
     worst = sorted(shards, key=lambda shard: (shards[shard].share, shard))[:MAX_SHARDS]

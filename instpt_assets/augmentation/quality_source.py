@@ -31,13 +31,13 @@ class Source:
     """Valid pairs that stand in no text, by reason."""
     is_decontaminated: bool = False
     """Whether the pairs were compared with the evaluation examples."""
-    num_contaminated_documents: int | None = None
-    """Documents that `clean_corpus` left out because they overlap an evaluation example, or None where it did not look."""
+    contaminated_documents: tuple[int, int] | None = None
+    """Documents that `clean_corpus` left out because they overlap an evaluation example, and all that it read; None where it did not look."""
 
     @classmethod
     def of(cls, spec: Spec, inputs: Inputs) -> "Source":
         """The source of a page of this spec."""
-        dropped, writing, contaminated = Counter[str](), list[Mapping[str, Any]](), None
+        dropped, writing, documents = Counter[str](), list[Mapping[str, Any]](), Counter[str]()
         is_decontaminated = False
         for (asset, _), artifact in sorted(inputs.items()):
             manifest = artifact.manifest
@@ -47,7 +47,8 @@ class Source:
                 dropped.update(manifest.statistics.get("dropped_pairs", {}))
                 is_decontaminated |= any(item.asset == "evaluation_examples" for item in manifest.inputs)
             elif asset == "clean_corpus":
-                contaminated = (contaminated or 0) + num_contaminated(manifest.statistics)
+                documents["contaminated"] += manifest.statistics["removed_by_reason"].get(CONTAMINATED, 0)
+                documents["read"] += manifest.statistics["num_read"]
         return cls(
             spec.asset,
             spec.identity,
@@ -57,7 +58,7 @@ class Source:
             [(asset, partition, artifact.manifest.identity) for (asset, partition), artifact in sorted(inputs.items())],
             dict(sorted(dropped.items())),
             is_decontaminated,
-            contaminated,
+            (documents["contaminated"], documents["read"]) if documents else None,
         )
 
     @property
@@ -69,11 +70,6 @@ class Source:
     def writers(self) -> list[str]:
         """What wrote the pairs, in words; usually one."""
         return sorted({describe_writer(recipe) for recipe in self.writing})
-
-
-def num_contaminated(statistics: Mapping[str, Any]) -> int:
-    """Documents of a shard of `clean_corpus` that overlap an evaluation example."""
-    return int(statistics.get("removed_by_reason", {}).get(CONTAMINATED, 0))
 
 
 def describe_writer(recipe: Mapping[str, Any]) -> str:

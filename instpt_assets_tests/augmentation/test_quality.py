@@ -14,6 +14,7 @@ from instpt_assets.augmentation.coverage import CoveredPassage, measure_coverage
 from instpt_assets.augmentation.layouts import Pair
 from instpt_assets.augmentation.quality import measure_quality
 from instpt_assets.augmentation.quality_counts import distinct, expected_layouts, openings
+from instpt_assets.augmentation.quality_examples import SampledPassage, SampledText, example
 from instpt_assets.augmentation.quality_source import Source, describe_writer
 from instpt_assets.defs.previews import PLOT_BYTES
 from instpt_assets.evaluation.statistics import wilson_interval
@@ -42,7 +43,7 @@ def write_shard(folder: Path, name: str, passages: list[tuple[str, list[dict[str
     rows.append({**dict.fromkeys(("chain_id", "shot")), **left_out, "num_rejected_pairs": 0, "num_completion_tokens": None})
     out = folder / name
     out.mkdir()
-    schema = {"chain_id": pl.String, "shot": pl.Int64, "pairs": PAIRS, "num_completion_tokens": pl.Int64}
+    schema: dict[str, Any] = {"chain_id": pl.String, "shot": pl.Int64, "pairs": PAIRS, "num_completion_tokens": pl.Int64}
     pl.DataFrame(rows, schema_overrides=schema).write_parquet(out / "pairs.parquet")
     ids = [row["document_id"] for row in rows]
     metadata = json.dumps({"license": "MIT", "title": "On <i>ships</i>", "source": "Harbour", "pairs": [1]})
@@ -136,7 +137,7 @@ def test_pages_show_ten_texts_escaped_and_need_no_network(tmp_path: Path, shards
     assert "<script" not in html + markdown
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<b>green" not in html + markdown
-    assert "On &lt;i&gt;ships&lt;/i&gt;. Harbour. Licence: MIT" in html
+    assert "On &lt;i&gt;ships&lt;/i&gt; \u00b7 Harbour \u00b7 licence: MIT" in html
     assert not re.search(r"https?:|src=|@import|url\(", html)
     assert str(tmp_path) not in html + markdown
     assert markdown.count(": raw text | added |") == 10
@@ -176,6 +177,21 @@ def test_texts_of_other_pairs_are_refused(tmp_path: Path, shards: tuple[Tables, 
         changed.write_parquet(tmp_path / f"{name}.parquet")
         with pytest.raises(ValueError, match="do not belong together"):
             measure((pairs, {"a": [tmp_path / f"{name}.parquet"]}), tmp_path / name)
+
+
+def test_what_was_added_is_shown_beside_the_passage_that_it_is_about() -> None:
+    passages = [SampledPassage(f"p/{name}", f"Passage {name} of a text.\n", [Pair("q", "a")]) for name in "ab"]
+    text = "Read: Passage a of a text. Q1 A1 Read: Passage b of a text. Q2 A2"
+    rows = {}
+    for layout in ("classic", "classic_pairs_first"):
+        sampled = SampledText("t", layout, 2, text, passages, ["MIT", "MIT"], ['{"title": "On ships"}', None])
+        shown = example(sampled, raw_characters=100, passage_characters=16, added_characters=100)
+        rows[layout] = [(row.before, row.behind) for row in shown.rows]
+        assert [row.raw for row in shown.rows] == ["Passage a of a text.", "Passage b of a text."]
+        assert [row.passage for row in shown.rows] == ["Passage a […] ext.", "Passage b […] ext."]
+        assert shown.attributions == ["On ships \u00b7 licence: MIT", "licence: MIT"]
+    assert rows["classic"] == [("Read: ", " Q1 A1"), ("Read: ", " Q2 A2")]
+    assert rows["classic_pairs_first"] == [("Read: ", ""), (" Q1 A1 Read: ", " Q2 A2")]
 
 
 def test_coverage_counts_terms_where_the_passages_own_pairs_use_them() -> None:
