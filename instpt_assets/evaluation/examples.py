@@ -151,8 +151,11 @@ def _read_source(name: str, source: EvaluationSource) -> Iterator[EvaluationExam
             given = record.get("id")
             example_id = str(given) if isinstance(given, str | int) else str(number)
             number += 1
-            for text in record_texts(record, source.fields):
-                yield EvaluationExample(name, f"{shard.slug}/{example_id}", text)
+            try:
+                texts = record_texts(record, source.fields)
+            except ValueError as error:
+                raise ValueError(f"decontamination.sources.{name}.fields: {error}") from error
+            yield from (EvaluationExample(name, f"{shard.slug}/{example_id}", text) for text in texts)
     if number == 0:
         raise ValueError(f"decontamination.sources.{name}: '{source.source}' holds no record")
 
