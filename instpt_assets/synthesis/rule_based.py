@@ -8,17 +8,19 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from instpt_assets.augmentation.draws import Draws
+from instpt_assets.corpus.select import selected
 from instpt_assets.corpus.tables import TableWriter, read_rows
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.synthesis import PairSet
 from instpt_assets.recipe.writers import RuleBasedWriter, RuleTask
 from instpt_assets.synthesis.accounting import RunAccounting
 from instpt_assets.synthesis.chain_run import Shot, Status
-from instpt_assets.synthesis.chains import Chain, Passage, cut_documents, plan_chains, read_documents
+from instpt_assets.synthesis.chains import Passage, cut_documents, plan_chains, read_documents
 from instpt_assets.synthesis.prompt import RESERVED, Pair
 from instpt_assets.synthesis.rule_based_phrasings import RulePhrasings, load_rule_phrasings
 from instpt_assets.synthesis.rule_based_sentences import Prose
@@ -77,7 +79,7 @@ def mine(passage: Passage, title: str | None, writer: RuleBasedWriter, phrasings
     """The pairs of one passage.
 
     Each task gives at most `max_pairs_per_task`, one after the other, those that are found more rarely first, until there are `max_pairs`; no
-    two are made of the same sentence. What is taken, how it is worded and in which order are drawn from the writer's seed and the passage's
+    two are made of the same sentence or have the same free response. What is taken, how it is worded and in which order are drawn from the writer's seed and the passage's
     id.
 
     Args:
@@ -93,7 +95,8 @@ def mine(passage: Passage, title: str | None, writer: RuleBasedWriter, phrasings
         title = prose.headings.get(0) if prose.sentences else None
     source = Source(prose, title)
     waiting = [(task, find(source, draws)) for task, find in TASKS.items() if task in writer.tasks]
-    taken, rejected, used = dict[str, tuple[RuleTask, Pair]](), list[str](), set[int]()
+    taken, rejected = dict[str, tuple[RuleTask, Pair]](), list[str]()
+    used, responses = set[int](), set[str]()
     for turn in range(writer.max_pairs_per_task):
         for task, findings in waiting:
             if len(taken) == writer.max_pairs:
@@ -102,13 +105,14 @@ def mine(passage: Passage, title: str | None, writer: RuleBasedWriter, phrasings
                 if not used.isdisjoint(found.sentences):
                     continue
                 pair = _worded(found, phrasings, draws, f"{task}/{turn}")
-                if pair is None or pair.instruction in taken:
+                if pair is None or pair.instruction in taken or (not pair.options and pair.response in responses):
                     continue
                 if _has_marker(pair):
                     rejected.append("marker")
                     continue
                 taken[pair.instruction] = task, pair
                 used.update(found.sentences)
+                responses.add(pair.response)
                 break
     order = draws.order("pairs", len(taken))
     chosen = list(taken.values())
@@ -141,37 +145,36 @@ def _results(
     tables: Sequence[Path], pair_set: PairSet, counts: Counter[str]
 ) -> Iterator[tuple[Passage, str | None, Shot | None, tuple[RuleTask, ...]]]:
     """Each passage with its chain and its pairs; None where it was not selected. Counts chains, short ones, and selected passages."""
-    writer, phrasings, titles = _writer(pair_set), load_rule_phrasings(), _titles(tables)
-    # The documents are cut twice, once for the chains: so nothing need be kept between the two, however few were selected.
-    chains = _chosen(plan_chains(_cut(read_documents(tables), pair_set), shots=pair_set.shots, context=""), pair_set.shots, counts)
-    title, segment, shot_number = None, 0, 0
-    for passage in _cut(read_documents(tables), pair_set):
-        if passage.passage_id.endswith(_FIRST):
-            title = next(titles)
-        if not passage.selected:
-            yield passage, None, None, ()
+    writer, phrasings = _writer(pair_set), load_rule_phrasings()
+    # The documents are read twice, the chosen ones for their chains: nothing need be kept between the two, however far apart they lie.
+    chosen = ((name, text) for name, text in read_documents(tables) if selected(name, pair_set.fraction))
+    chained = groupby(_chained(_cut(chosen, pair_set), pair_set.shots, counts), key=lambda item: item[0].document_id)
+    segment = shot = 0
+    for document in read_rows(tables, ("document_id", "text", "metadata")):
+        name = document["document_id"]
+        if not selected(name, pair_set.fraction):
+            for passage in _cut([(name, document["text"])], pair_set):
+                yield passage, None, None, ()
             continue
-        chain_id, begins = next(chains)
-        if begins:
-            segment = shot_number = 0
-        counts["passages"] += 1
-        mined = mine(passage, title, writer, phrasings)
-        status: Status = "ok" if mined.pairs else "no_valid_pair"
-        yield passage, chain_id, Shot(segment, shot_number, status, mined.pairs, mined.rejected, "", 0, 0, 0), mined.tasks
-        if mined.pairs:
-            shot_number += 1
-        else:
-            # As a model's chain does: behind a passage without pairs it begins anew.
-            segment, shot_number = segment + 1, 0
+        title = _title(document["metadata"])
+        for passage, chain_id, begins in next(chained)[1]:
+            if begins:
+                segment = shot = 0
+            counts["passages"] += 1
+            mined = mine(passage, title, writer, phrasings)
+            status: Status = "ok" if mined.pairs else "no_valid_pair"
+            yield passage, chain_id, Shot(segment, shot, status, mined.pairs, mined.rejected, "", 0, 0, 0), mined.tasks
+            # As a model's chain does, it begins anew behind a passage without pairs.
+            segment, shot = (segment, shot + 1) if mined.pairs else (segment + 1, 0)
 
 
-def _chosen(chains: Iterator[Chain], shots: int, counts: Counter[str]) -> Iterator[tuple[str, bool]]:
-    """For every selected passage its chain's id, and whether the chain begins with it."""
-    for chain in chains:
+def _chained(passages: Iterable[Passage], shots: int, counts: Counter[str]) -> Iterator[tuple[Passage, str, bool]]:
+    """Every passage with its chain's id, and whether the chain begins with it."""
+    for chain in plan_chains(passages, shots=shots, context=""):
         counts["chains"] += 1
         counts["short_chains"] += len(chain.passages) < shots
-        for number in range(len(chain.passages)):
-            yield chain.chain_id, number == 0
+        for number, passage in enumerate(chain.passages):
+            yield passage, chain.chain_id, number == 0
 
 
 def _cut(documents: Iterable[tuple[str, str]], pair_set: PairSet, fraction: float | None = None) -> Iterator[Passage]:
@@ -183,12 +186,10 @@ def _count_tokens(texts: Sequence[str]) -> list[int]:
     return [-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts]
 
 
-def _titles(tables: Sequence[Path]) -> Iterator[str | None]:
-    """Each document's title, None where its metadata have none."""
-    for document in read_rows(tables, ("metadata",)):
-        title = json.loads(document["metadata"] or "{}").get("title")
-        unified = " ".join(title.split()) if isinstance(title, str) else ""
-        yield unified or None
+def _title(metadata: str | None) -> str | None:
+    """The document's title, None if its metadata have none."""
+    title = json.loads(metadata or "{}").get("title")
+    return " ".join(title.split()) or None if isinstance(title, str) else None
 
 
 def _writer(pair_set: PairSet) -> RuleBasedWriter:
