@@ -260,7 +260,7 @@ def _coverage(coverage: Mapping[str, Coverage]) -> Iterator[Measure]:
     )  # fmt: skip
     yield _share(
         "terms_asked", group, sum(own.num_asked_terms for own in found), terms,
-        "Different terms of the corpora's own (see below) that the pairs of a passage use, in any passage.",
+        "Different terms of the corpora's own that the pairs of a passage use, in any passage.",
     )  # fmt: skip
     yield _share(
         "terms_asked_where_they_stand",

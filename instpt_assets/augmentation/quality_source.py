@@ -77,7 +77,7 @@ def describe_writer(recipe: Mapping[str, Any]) -> str:
     writer = recipe.get("writer", {})
     model = str(writer.get("model") or "")
     if model.startswith("sha256:"):
-        model = model[: len("sha256:") + _SHOWN_DIGITS] + "…"
+        model = model[: len("sha256:") + _SHOWN_DIGITS]
     match writer.get("kind", "synthesizer"):
         case "synthesizer":
             return f"the synthesizer {model}" if model else "the synthesizer that the recipe tunes"

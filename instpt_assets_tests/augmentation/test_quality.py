@@ -235,7 +235,7 @@ def test_statistics_of_the_sample() -> None:
     ("recipe", "words"),
     [
         ({"shots": 2}, "the synthesizer that the recipe tunes"),
-        ({"writer": {"kind": "chat", "model": "sha256:" + "a" * 64}}, "the chat model sha256:aaaaaaaaaaaa…"),
+        ({"writer": {"kind": "chat", "model": "sha256:" + "a" * 64}}, "the chat model sha256:aaaaaaaaaaaa"),
         ({"writer": {"kind": "rule_based"}}, "rules, without any model"),
     ],
 )
