@@ -11,6 +11,7 @@ from instpt_assets.corpus.duplicates import find_duplicates
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.signatures import write_signatures
 from instpt_assets.defs.attributes import attributes
+from instpt_assets.defs.decontamination import contamination_index, index_deps
 from instpt_assets.defs.materialization import made_by_run, materialize
 from instpt_assets.defs.partitions import SHARDS, SINGLE_RUN, every, same
 from instpt_assets.defs.project import Project
@@ -76,10 +77,10 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
         **attributes("clean_corpus", GROUP, kinds={"polars"}),
         partitions_def=SHARDS,
         backfill_policy=SINGLE_RUN,
-        deps=same("raw_corpus", "duplicate_documents"),
+        deps=[*same("raw_corpus", "duplicate_documents"), *index_deps(recipe)],
     )
     def clean_corpus(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        """A shard's documents without duplicates and without those that the cleaning rules remove; what was removed lies beside them."""
+        """A shard's documents without what the cleaning's steps remove, addresses masked if the recipe says so; what was removed lies beside them."""
         yield from materialize(
             context,
             project,
@@ -89,6 +90,7 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
                 inputs["duplicate_documents", "all"].file(f"removed/{spec.partition}.parquet"),
                 recipe.cleaning,
                 out=out,
+                contamination=contamination_index(inputs),
             ),
             # A run over other shards may meanwhile have made another list the current one, that knows no shard of this run.
             plan=project.plan(duplicates=made_by_run(context, project, "duplicate_documents")),

@@ -27,7 +27,7 @@ CODE_VERSIONS = {
     "document_signatures": 2,
     "duplicate_documents": 2,
     "evaluation_examples": 1,
-    "clean_corpus": 1,
+    "clean_corpus": 2,
     "tuning_collection": 2,
     "instruction_synthesizer": 2,
     "synthesizer_quality": 2,

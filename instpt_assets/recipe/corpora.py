@@ -1,4 +1,4 @@
-"""Recipe of the corpora: where documents come from and how they are cleaned."""
+"""Recipe of the corpora: where documents come from."""
 
 from typing import Annotated, Literal, Self
 
@@ -34,19 +34,4 @@ class Corpus(Part):
             raise ValueError("documents_per_shard is for files: of documentation, write pydoc://…?shards=…")
         if self.document_separator is not None and self.format is not None and not self.format.startswith("txt"):
             raise ValueError(f"document_separator is for text files, and the corpus's format is {self.format}")
-        return self
-
-
-class Cleaning(Part):
-    """Rules that a document must pass to stay in `clean_corpus`."""
-
-    min_characters: int = Field(default=1, ge=1)
-    """Shortest text kept, in characters after normalising."""
-    max_characters: int | None = Field(default=None, ge=1)
-    """Longest text kept, in characters; none by default."""
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if self.max_characters is not None and self.max_characters < self.min_characters:
-            raise ValueError("max_characters is smaller than min_characters")
         return self

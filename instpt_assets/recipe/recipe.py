@@ -6,9 +6,10 @@ from pydantic import Field, model_validator
 
 from instpt_assets.recipe.arms import Arm
 from instpt_assets.recipe.base import Name, Part
-from instpt_assets.recipe.corpora import Cleaning, Corpus
-from instpt_assets.recipe.deduplication import Deduplication
+from instpt_assets.recipe.cleaning import Cleaning
+from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.decontamination import Decontamination
+from instpt_assets.recipe.deduplication import Deduplication
 from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.quality import CorpusQuality
 from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning

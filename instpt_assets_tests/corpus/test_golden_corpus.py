@@ -15,7 +15,8 @@ from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.passages import cut_passages
 from instpt_assets.corpus.shards import list_shards
 from instpt_assets.corpus.signatures import write_signatures
-from instpt_assets.recipe.corpora import Cleaning, Corpus
+from instpt_assets.recipe.cleaning import Cleaning
+from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.deduplication import Deduplication
 
 
