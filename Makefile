@@ -4,6 +4,8 @@
 # make plan         what writing pairs would do: what is there and missing, tokens, time, cost; PAIR_SET=<name>, SHARDS='…'
 # make pilot        pairs for PASSAGES (36) passages, shown, and what all would take; PAIR_SET=<name>, CORPUS=<name>
 # make pairs        pairs for the text on standard input as JSON Lines on standard output; PAIR_SET=<name>
+# make export       an augmented corpus as a dataset folder for datasets.load_dataset or a hub; OUT=<folder or URL>, PAIR_SET=<name>,
+#                   SHARDS='…', RAW=1: with the documents before augmentation beside it
 # make ui           Dagster's UI at http://$(HOST):$(PORT), the recipe's shards registered
 # make test         set up and pass the tests
 # make check        lint, format, types
@@ -13,11 +15,11 @@
 
 HOST ?= 127.0.0.1
 PORT ?= 3000
-export SELECT SHARDS TOKENS MINUTES PAIR_SET CORPUS PASSAGES DAYS
+export SELECT SHARDS TOKENS MINUTES PAIR_SET CORPUS PASSAGES DAYS OUT RAW
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: demo materialize plan pilot pairs ui test check acceptance clean-store setup clean
+.PHONY: demo materialize plan pilot pairs export ui test check acceptance clean-store setup clean
 
 demo: setup
 	INSTPT_RECIPE=demo python -m instpt_assets.defs.materialize
@@ -33,6 +35,9 @@ pilot: setup
 
 pairs: setup
 	@python -m instpt_assets.defs.text_pairs $${PAIR_SET:+--pair-set "$$PAIR_SET"}
+
+export: setup
+	@python -m instpt_assets.defs.export --out "$$OUT" $${PAIR_SET:+--pair-set "$$PAIR_SET"} $${SHARDS:+--shards "$$SHARDS"} $${RAW:+--raw}
 
 ui: setup
 	home="$$(python -m instpt_assets.defs.home --host $(HOST) --port $(PORT))" && DAGSTER_HOME="$$home" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
