@@ -8,9 +8,9 @@ from instpt_assets.augmentation.quality_counts import Counts
 from instpt_assets.augmentation.quality_examples import SampledText, example
 from instpt_assets.augmentation.quality_measures import Measure
 
-MAX_CHARACTERS = 60_000
+MAX_CHARACTERS = 30_000
 """Events are kept in a database: examples that do not fit are left to the page."""
-_PASSAGE_CHARACTERS, _ADDED_CHARACTERS = 280, 1500
+_NUM_EXAMPLES, _PASSAGE_CHARACTERS, _ADDED_CHARACTERS = 5, 280, 1200
 _PASSAGE_SIGN = "[passage]"
 _NUM_CATEGORIES = 12
 _NUM_ATTRIBUTIONS = 3
@@ -44,7 +44,7 @@ def markdown(
         else ["No text has a pair.", ""]
     )
     num_characters = sum(map(len, lines))
-    for number, row in enumerate(sampled, 1):
+    for number, row in enumerate(sampled[:_NUM_EXAMPLES], 1):
         shown = _example(number, row)
         num_characters += len(shown)
         if num_characters > MAX_CHARACTERS:

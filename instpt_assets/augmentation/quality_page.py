@@ -98,6 +98,7 @@ def write_pages(
         + [(OTHER, "no rule applies", categories.get(OTHER, 0))],
         recipe=_json(findings.source.recipe),
         writing=[_json(recipe) for recipe in findings.source.writing],
+        licenses=Counter(name or "unknown" for row in sampled for name in row.licenses).most_common(),
         artifacts=findings.source.artifacts[:MAX_ARTIFACTS],
     )
     (out / "quality.html").write_text(html + "\n", encoding="utf-8")

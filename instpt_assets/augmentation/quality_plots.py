@@ -7,7 +7,7 @@ from typing import Any
 from instpt_assets.augmentation.quality_charts import Bar, Chart
 
 _SHOWN = ("layouts", "categories", "pairs_per_passage", "response_words", "coverage", "scenarios")
-_MAX_BARS = 14
+_MIN_BARS, _MAX_BARS = 4, 14
 _ACCENT, _INK, _SOFT, _MARK = "#5b9bb8", "#1d2733", "#5d6b7a", "#c2571a"
 
 
@@ -33,7 +33,7 @@ def plot_charts(charts: Sequence[Chart], path: Path) -> None:
 
 
 def _height(chart: Chart) -> float:
-    return 2.4 if chart.is_histogram else 0.9 + 0.23 * len(_cut(chart.bars))
+    return 2.4 if chart.is_histogram else 0.9 + 0.23 * max(_MIN_BARS, len(_cut(chart.bars)))
 
 
 def _cut(bars: Sequence[Bar]) -> list[Bar]:
@@ -68,11 +68,11 @@ def _draw(panel: Any, chart: Chart) -> None:
                 lw=2,
             )
         panel.set_yticks(places, [bar.label for bar in bars], fontsize=8.5)
-        panel.invert_yaxis()
+        panel.set_ylim(max(len(bars), _MIN_BARS) - 0.5, -0.5)  # the first bar on top, and few bars not thicker than many
         panel.set_xlabel("%", fontsize=8.5, color=_SOFT)
         panel.grid(axis="x", color="#e3e8ee", linewidth=0.8)
-        for place, share in zip(places, shares, strict=True):
-            panel.annotate(f" {share:.1f}", (share, place), va="center", fontsize=7.5, color=_SOFT)
+        for place, (bar, share) in enumerate(zip(bars, shares, strict=True)):
+            panel.annotate(f" {share:.1f}", (max(share, 100 * (bar.mark or 0)), place), va="center", fontsize=7.5, color=_SOFT)
         panel.margins(x=0.12)
     panel.tick_params(colors=_INK, length=0)
     panel.set_axisbelow(True)
