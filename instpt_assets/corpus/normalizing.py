@@ -1,7 +1,7 @@
 """Normalising text by stated rules; the same text twice gives the same text.
 
 1. Lone surrogates become U+FFFD.
-2. Line ends (`\\r\\n`, `\\r`, U+0085, U+2028, U+2029) become `\\n`.
+2. Line ends (`\\r\\n`, `\\r`, vertical tab, form feed, U+0085, U+2028, U+2029) become `\\n`; a form feed between two pages joins no words.
 3. Control characters other than tab and newline, and byte order marks, are removed.
 4. Unicode NFC.
 5. Spaces and tabs at line ends are removed, and blank lines at the beginning and the end.
@@ -11,9 +11,9 @@ import re
 import unicodedata
 from functools import cache
 
-_LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
+_LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff]")
 _ASCII = bytes(range(128))
 _ASCII_CONTROLS = bytes({*range(32), 127} - set(b"\t\n"))
 

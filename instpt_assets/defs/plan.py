@@ -23,7 +23,7 @@ from instpt_assets.training.base_models import WEIGHT_FILES, find_base_model
 from instpt_assets.training.writer_model import writer_model
 
 CODE_VERSIONS = {
-    "raw_corpus": 1,
+    "raw_corpus": 2,
     "document_signatures": 2,
     "duplicate_documents": 2,
     "evaluation_examples": 1,
