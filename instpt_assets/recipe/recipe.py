@@ -1,11 +1,11 @@
 """The recipe: everything that decides what comes out."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.arms import Arm
-from instpt_assets.recipe.base import Name, Part
+from instpt_assets.recipe.base import LATER, Name, Part
 from instpt_assets.recipe.cleaning import Cleaning
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.decontamination import Decontamination
@@ -56,7 +56,7 @@ class Recipe(Part):
     """Ways of writing pairs, by name."""
     layouts: Layouts = Layouts()
     """How pairs become pre-training text."""
-    corpus_quality: CorpusQuality = CorpusQuality()
+    corpus_quality: Annotated[CorpusQuality, LATER] = CorpusQuality()
     """How a pair set's quality is measured; enters `<pair set>/corpus_quality` alone."""
     general_instructions: GeneralInstructions | None = None
     """General instructions, if any arm or the instruction tuning uses them."""
