@@ -58,7 +58,7 @@ _POINTS_AWAY = re.compile(
     r"above-mentioned|aforementioned|as follows|following|described (?:above|below|previously|elsewhere)|(?:above|below)(?=[,.)])|et al|"
     r"see (?:above|below|also)|respectively|ibid|clinicaltrials|ISRCTN|Copyright|doi)(?![A-Za-z])"
 )
-_NOTATION = re.compile(r"[\[\]=|_\t{}<>\"“”±×*†‡#^~\\…•]|\(\s*\)|\(\d[\d,; –-]*\)|\.\.")  # noqa: RUF001
+_NOTATION = re.compile(r"[\[\]=|_\t{}<>\"“”±×*†‡#^~\\…•]|\(\s*\)|\(\d[\d,; –-]*\)|\.\.|[a-z]\.\d")  # noqa: RUF001
 """What points out of the sentence, or is notation rather than prose. Quotation marks too: a pair quotes sentences."""
 _HEADING_INSIDE = re.compile(
     r" (?<=[a-z] )(?:The|An?|In|At|On|Most|Many|Some|Several|Although|While|According|Overall|However|Reports|Contacts|Respondents|Retail|Retailers|Sales|"

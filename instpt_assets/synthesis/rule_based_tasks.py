@@ -7,7 +7,7 @@ tells a contrast and no contradiction, so the options of inference are called a 
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 from instpt_assets.augmentation.draws import Draws
@@ -97,6 +97,7 @@ _LED_TO = re.compile(
     r"^(?P<cause>[A-Z][^,;:]{8,90}?) (?:(?:has|have|had) )?(?P<verb>led to|resulted in|leads to|lead to|results in|result in|gave rise to|brought about) "
     r"(?P<effect>[^,;:]{8,})\.$"
 )
+_ADVERB = re.compile(r"(?:\w+ly|often|also|then|thus|still|even|soon|now|sometimes|to)$")
 _LEADING_TO = re.compile(
     r"^(?P<cause>[^;:]{30,}), (?:thereby |thus )?(?:leading to|resulting in|which led to|which resulted in|giving rise to) (?P<effect>[^,;:]{8,})\.$"
 )
@@ -165,7 +166,13 @@ def _within_cause(prose: Prose, number: int, draws: Draws) -> Found | None:
             return Found("result", {"statement": cause}, as_sentence(found["effect"]), (number,))
     elif found := _LED_TO.match(sentence):
         cause, effect = found["cause"], found["effect"]
-        if _is_phrase(cause) and _is_phrase(effect) and stands_alone(sentence) and 2 <= cause.count(" ") + 1 <= 14:
+        if (
+            _is_phrase(cause)
+            and _is_phrase(effect)
+            and not _ADVERB.search(cause)
+            and stands_alone(sentence)
+            and 2 <= cause.count(" ") + 1 <= 14
+        ):
             if reverse:
                 return Found("origin", {"effect": effect}, as_sentence(cause), (number,))
             return Found("outcome", {"cause": cause}, as_sentence(effect), (number,))
@@ -235,7 +242,12 @@ def paraphrase(passage: Passage, draws: Draws) -> Iterator[Found]:
             if found := _NAMELY.match(sentence):
                 said = found["inside"] or found["behind"]
                 # A single comma begins a clause of its own more often than a list.
-                if said.count(" ") and said.count(",") != 1 and not _HEDGE.search(found["beginning"]):
+                if (
+                    said.count(" ")
+                    and said.count(",") != 1
+                    and _is_phrase(said.removeprefix("that "))
+                    and not _HEDGE.search(found["beginning"])
+                ):
                     yield Found("specification", {"beginning": found["beginning"]}, as_sentence(said), (number,))
                     continue
             if (
@@ -283,7 +295,7 @@ _DOMAIN_WORD = re.compile(r"\b[a-z]+(?:-[a-z]+)*\b|\b[A-Z][A-Za-z-]+\b")
 _MIN_WORD_LETTERS, _NUM_WORDS = 6, 4
 _COMMON = frozenset(
     "although because between through without however including another several various against further whether before during following together "
-    "themselves therefore already usually generally especially particularly significantly respectively compared reported increased decreased showed "
+    "percent million billion roughly january february april august september october november december monday tuesday wednesday thursday friday themselves therefore already usually generally especially particularly significantly respectively compared reported increased decreased showed "
     "become becomes became number higher greater remained observed according around always should people number period expected continue continued".split()
 )
 
@@ -369,7 +381,12 @@ def _fits(title: str, text: str) -> bool:
 
 # Completion
 
-_CUT = re.compile(r", | (?=(?:that|which|because|while|when|whereas|although|if|by|after|before|unless|until) )")
+_CUT = re.compile(
+    r"(?:,(?= (?:but|while|although|though|which|whereas|with|without|because|where|when|including|due|so|if|even|despite|since|unless|rather|especially|"
+    r"particularly|mainly|mostly|primarily|partly|as|compared|resulting|leading) )|(?= (?:that|which|because|while|when|whereas|although|if|by|after|before|unless|until) )) "
+)
+"""Where a sentence is cut, besides at its only comma: other commas may be those of a list."""
+_COMMA = re.compile(r", (?!and |or )")
 _MIN_BEGINNING_WORDS, _MIN_REST_WORDS, _MAX_OPTION_WORDS, _NUM_OTHERS = 6, 5, 30, 3
 
 
@@ -387,11 +404,13 @@ def completion(passage: Passage, draws: Draws) -> Iterator[Found]:
 
 
 def _sentence_end(sentence: str, number: int, draws: Draws) -> Found | None:
+    comma = _COMMA.finditer(sentence) if sentence.count(", ") == 1 else ()
     cuts = [
         cut
-        for cut in _CUT.finditer(sentence)
+        for cut in chain(_CUT.finditer(sentence), comma)
         if sentence.count(" ", 0, cut.start()) + 1 >= _MIN_BEGINNING_WORDS
         and sentence.count(" ", cut.end()) + 1 >= _MIN_REST_WORDS
+        and not _HEDGE.search(sentence, 0, cut.start())
         and sentence.count("(", 0, cut.start()) == sentence.count(")", 0, cut.start())
     ]
     if not cuts:
