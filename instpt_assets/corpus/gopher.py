@@ -8,10 +8,11 @@ before in the same text, so the first of several equal ones is none.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from instpt_assets.corpus.words import Ngrams, Values, Words
 from instpt_assets.recipe.cleaning import QualityRules, RepetitionRules
@@ -106,9 +107,8 @@ def measure_quality(texts: Sequence[str], words: Words, part: QualityRules) -> d
     lines = [_pieces(text, "\n") for text in texts]
     num_lines = np.maximum(_numbers(lines, len), 1)
     bullets, ellipses = part.bullets, ("…", "...")
-    has_letter = map(
-        any, map(partial(map, str.isalpha), words.vocabulary)
-    )  # of each word: any(map(str.isalpha, word)), without a Python loop
+    # Of each different word: any(map(str.isalpha, word)), without a loop of Python's.
+    has_letter = map(any, map(partial(map, str.isalpha), words.vocabulary.to_pylist()))
     alphabetic = np.fromiter(has_letter, bool, len(words.vocabulary))
     return {
         "words": words.counts.astype(np.float64),
@@ -151,10 +151,9 @@ def _numbers(items: Sequence[Item], count: Callable[[Item], int]) -> Values:
 
 def _stop_words(words: Words, stop_words: Sequence[str]) -> Values:
     """Of each text how many different ones of the stop words stand in it, letter case apart."""
-    columns = {word: column for column, word in enumerate(dict.fromkeys(map(str.lower, stop_words)))}
-    found = map(columns.get, map(str.lower, words.vocabulary), repeat(-1))
-    column_of = np.fromiter(found, np.int64, len(words.vocabulary))[words.numbers]
-    stands = np.zeros((len(words.counts), len(columns)), bool)
+    distinct = pa.array(dict.fromkeys(map(str.lower, stop_words)), pa.large_string())
+    column_of = pc.index_in(pc.utf8_lower(words.vocabulary), distinct).fill_null(-1).to_numpy()[words.numbers]
+    stands = np.zeros((len(words.counts), len(distinct)), bool)
     places = np.flatnonzero(column_of >= 0)
     stands[words.texts[places], column_of[places]] = True
     return stands.sum(axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The words of a batch of texts as numbers, and which n-grams of them repeat within a text; by numpy, exact.
+"""The words of a batch of texts as numbers, and which n-grams of them repeat within a text; exact, without a Python object a word.
 
 A word is a run of characters other than white space. Equal words of a batch have equal numbers; the words of all texts stand in one array.
 
@@ -7,14 +7,14 @@ longer length only for the places that are left, few in ordinary text. A place's
 the pair (number of the group, number of the next word) says exactly which (n+1)-gram stands there, without a hash.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Numbers = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ class Words:
     """The words of a batch of texts.
 
     Attributes:
-        vocabulary: the different words, by number.
+        vocabulary: the different words by number, as an array of Arrow (an empty one, if it is there, stands in no text).
         numbers: of each word (texts one after the other).
         texts: for each word the number of its text.
         counts: words of each text.
@@ -33,14 +33,17 @@ class Words:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        split = [text.split() for text in texts]
-        self.counts = np.fromiter(map(len, split), np.int64, len(split))
-        numbers: defaultdict[str, int] = defaultdict(count().__next__)  # a new word gets the next number
-        total = int(self.counts.sum())
-        self.numbers = np.fromiter(map(numbers.__getitem__, chain.from_iterable(split)), np.int64, total)
-        self.vocabulary = list(numbers)
-        self.texts = np.repeat(np.arange(len(texts)), self.counts)
-        self.lengths = np.fromiter(map(len, self.vocabulary), np.int64, len(self.vocabulary))[self.numbers]
+        split = pc.utf8_split_whitespace(pa.array(texts, pa.large_string()))  # at the same characters as `str.split`
+        words = split.flatten().dictionary_encode()
+        numbers = words.indices.to_numpy().astype(np.int64)
+        lengths = pc.utf8_length(words.dictionary).to_numpy().astype(np.int64)
+        self.vocabulary = words.dictionary
+        self.texts = np.repeat(np.arange(len(texts)), np.diff(split.offsets.to_numpy()))
+        # White space at the beginning or the end of a text has left an empty word there.
+        is_word = lengths[numbers] > 0
+        self.numbers, self.texts = numbers[is_word], self.texts[is_word]
+        self.counts = np.bincount(self.texts, minlength=len(texts))
+        self.lengths = lengths[self.numbers]
         self._sums = np.concatenate([[0], np.cumsum(self.lengths)])
         self._ends = np.cumsum(self.counts)
         self.characters = self._sums[self._ends] - self._sums[self._ends - self.counts]
@@ -55,10 +58,10 @@ class Words:
 
     def repeated_ngrams(self, longest: int) -> Iterator["Ngrams"]:
         """The n-grams that occur more than once in their text, for n = 2 up to the longest."""
-        places = np.arange(len(self.numbers))
-        groups = self.numbers
+        places, groups = np.arange(len(self.numbers)), self.numbers
+        left = self._ends[self.texts] - places  # words up to the end of the text
         for n in range(2, longest + 1):
-            inside = places + n <= self._ends[self.texts[places]]
+            inside = np.flatnonzero(left[places] >= n)
             places, groups = places[inside], groups[inside]
             keys = groups * len(self.vocabulary) + self.numbers[places + n - 1]
             order = stable_order(keys)
