@@ -135,10 +135,12 @@ class _Stayed:
         if not len(others):
             return None
         equal = self._signatures[others] == signature
-        similarities = np.where(share_a_band(equal, self._keys.bands, self._keys.rows), equal.mean(axis=1), -1.0)
-        best = int(np.argmax(similarities))
-        if similarities[best] < self._threshold:
+        similarities = np.count_nonzero(equal, axis=1) / len(signature)
+        near = np.flatnonzero(similarities >= self._threshold)
+        near = near[share_a_band(equal[near], self._keys.bands, self._keys.rows)]
+        if not len(near):
             return None
+        best = near[np.argmax(similarities[near])]
         return Pair(number, int(documents[others[best]]), "near", float(similarities[best])), int(others[best])
 
     def _add(self, place: int, name: str, text: bytes, signature: Signature | None) -> None:

@@ -66,3 +66,14 @@ def test_chains_of_three_gain_40_percent_on_a_simulated_gpu(benchmark: Benchmark
     chains = next(row for row in rows if row["way"] == "chains")
     assert chains["ratio"] >= 1.4
     assert chains["prompt_tokens_of_floor"] <= 1.1
+
+
+@pytest.mark.slow
+def test_planted_near_duplicates_are_found_by_how_alike_they_are(benchmark: Benchmark) -> None:
+    rows = {(row["texts"], row["words"], row["threshold"], row["edited"]): row for row in benchmark("planted_duplicates")}
+    for kind in ("abstracts", "papers"):
+        for recipe, edited in (((5, 0.8), 0.01), ((5, 0.4), 0.05), ((2, 0.4), 0.1), ((2, 0.4), 0.2)):
+            row = rows[kind, *recipe, edited]
+            assert row["planted removed"] >= 0.97 * row["planted"]
+            assert row["removed of nearly the threshold"] >= 0.99 * row["removed"]
+        assert rows[kind, 5, 0.8, 0.2]["removed"] == 0
