@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 from light_project import CORPUS, LightProject
@@ -13,6 +14,8 @@ from tokenizers import AddedToken
 
 from instpt_assets.augmentation.judging import ANSWER_FORMAT, JUDGED, Judgement, Question, Verdict, judge_pairs, read_verdict
 from instpt_assets.augmentation.layouts import Pair
+from instpt_assets.defs.attributes import GPU_POOL
+from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.shards import range_tags
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.quality import CorpusQuality, Judge
@@ -106,6 +109,47 @@ def test_a_judge_of_the_recipe_is_checked() -> None:
     assert "judge" in CorpusQuality().hashed()
 
 
+def project(root: Path, judge: dict[str, Any]) -> LightProject:
+    """A project whose corpora bring their pairs; `corpus_quality` is to be judged."""
+    chain = [{"context": f"A ship sails to port {n}.", "QA_list": [{"Q": f"Which port is {n}?", "A": f"port {n}"}]} for n in range(12)]
+    (root / "published").mkdir()
+    (root / "published" / "1.txt").write_text("\n".join(json.dumps([context]) for context in chain))
+    return LightProject(
+        root,
+        shards="a",
+        pair_sets={"imported": {"writer": {"kind": "imported", "pairs_field": "QA_list"}}},
+        corpora={
+            "notes": {"source": str(root / "notes" / "*.jsonl"), "id_field": "id"},
+            "published": {"source": str(root / "published" / "*.txt"), "format": "jsonl", "text_field": "context"},
+        },
+        arms={"instruct": {"mixture": [{"component": "corpus", "pair_set": "imported"}]}},
+        corpus_quality={"num_texts": 10, "judge": judge},
+    )
+
+
+def test_the_judge_enters_the_identity_of_the_page_and_needs_the_gpu(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_model(folder, save_chatml(tmp_path / "tokenizer"), {})
+    save_chatml(folder)
+    light = project(tmp_path, judge={"model": str(folder)})
+    (asset,) = [asset for asset in light.definitions.assets or () if dg.AssetKey(["imported", "corpus_quality"]) in asset.keys]
+    assert asset.op.pool == GPU_POOL and "vllm" in asset.specs_by_key[asset.key].kinds
+
+    def identity(**judge: Any) -> object:
+        quality = CorpusQuality(num_texts=10, judge=Judge(model=str(folder), **judge))
+        recipe = light.project.recipe.model_copy(update={"corpus_quality": quality})
+        part, (model,) = Plan(recipe, light.project.store)._quality()
+        return part, model.digest
+
+    first = identity()
+    assert first == identity() != identity(instructions="Be strict.")
+    moved = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(moved)
+    assert identity() == first
+    (moved / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert identity() != first
+
+
 ANSWER = ['{"relevant":true,"accurate":', "false", "}"]
 
 
@@ -122,20 +166,7 @@ def test_a_real_model_judges_in_the_graph(tmp_path: Path) -> None:
     save_chatml(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 
-    chain = [{"context": f"A ship sails to port {n}.", "QA_list": [{"Q": f"Which port is {n}?", "A": f"port {n}"}]} for n in range(12)]
-    (tmp_path / "published").mkdir()
-    (tmp_path / "published" / "1.txt").write_text("\n".join(json.dumps([context]) for context in chain))
-    light = LightProject(
-        tmp_path,
-        shards="a",
-        pair_sets={"imported": {"writer": {"kind": "imported", "pairs_field": "QA_list"}}},
-        corpora={
-            "notes": {"source": str(tmp_path / "notes" / "*.jsonl"), "id_field": "id"},
-            "published": {"source": str(tmp_path / "published" / "*.txt"), "format": "jsonl", "text_field": "context"},
-        },
-        arms={"instruct": {"mixture": [{"component": "corpus", "pair_set": "imported"}]}},
-        corpus_quality={"num_texts": 10, "judge": {"model": str(folder), "dtype": "float32", "max_model_len": 2048}},
-    )
+    light = project(tmp_path, judge={"model": str(folder), "dtype": "float32", "max_model_len": 2048})
     tags = range_tags("notes--a", "published--1")
     assert light.run("shards", *CORPUS, "imported/instruction_pairs", "imported/augmented_corpus", tags=tags).success
     assert light.run("report", "imported/corpus_quality").success
