@@ -34,6 +34,11 @@ _VERBS = frozenset(AUXILIARY.split("|")) | frozenset(
     "sells use uses know think believe agree exist exists".split()
 )
 """What tells a sentence from a heading or a row of a table, beside words in -ed."""
+_CAPTION = re.compile(r"(?:The )?[A-Z]\w+ (?:of|in|for|between|from|by|after) ")
+_PAST = re.compile(
+    r"[a-z]ed (?:the|an?|to|in|by|at|on|from|with|that|as|over|and|more|less|its|their|no|some|all|about|up|down|between|during|\d|\w+ly\b)"
+)
+"""What begins like a caption needs a past tense that is no adjective."""
 _DEPENDENT = (
     "It Its They Their Them He His She Her Hers These That Those Such Here Both Neither Either Another Others Other Same So And But Or Nor Yet Also "
     "Then Thus Hence Therefore However Moreover Furthermore Additionally Besides Nevertheless Nonetheless Conversely Instead Otherwise "
@@ -157,7 +162,7 @@ def is_statement(sentence: str) -> bool:
         or _HEADING_FIRST.match(sentence)
     ):
         return False
-    if "ed " not in sentence and _VERBS.isdisjoint(sentence.split(" ")):
+    if _VERBS.isdisjoint(sentence.split(" ")) and ("ed " not in sentence or (_CAPTION.match(sentence) and not _PAST.search(sentence))):
         return False
     capital = _CAPITAL_SECOND.match(sentence)
     return (capital is None or capital["first"] in _FUNCTION_START) and not _TITLE_RUN.search(sentence)

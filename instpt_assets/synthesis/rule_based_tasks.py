@@ -364,7 +364,12 @@ def _headings(prose: Prose) -> Iterator[Found]:
         starts.setdefault(line, number)
     for line, heading in prose.headings.items():
         below = next((starts[later] for later in range(line + 1, line + 3) if later in starts), None)
-        if below is None or _NO_HEADING.match(heading) or line + 1 in prose.headings or heading.count(" ") + 1 not in _HEADING_WORDS:
+        if (
+            below is None
+            or _NO_HEADING.match(heading)
+            or not prose.headings.keys().isdisjoint((line - 1, line + 1))
+            or heading.count(" ") + 1 not in _HEADING_WORDS
+        ):
             continue
         if heading[0].isupper() and prose.stands_alone(below):
             yield Found("heading", {"opening": prose.sentences[below]}, heading, (below,))

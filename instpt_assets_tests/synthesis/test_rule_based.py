@@ -189,6 +189,7 @@ def test_a_title_comes_from_metadata_or_the_first_line_and_is_asked_for_once() -
 def test_headings_and_conclusions_are_summaries() -> None:
     section = only(f"Effects on housing\n{RATES} {BUILDERS}", "summarization", name="c/d/00001")
     assert section.response == "Effects on housing" and RATES in section.instruction
+    assert mined(f"No change\nThen imports must rise\n{RATES} {BUILDERS}", "summarization", name="c/d/00001").pairs == ()  # rows of a table
     assert mined(f"Methods\n{RATES} {BUILDERS}", "summarization", name="c/d/00001").pairs == ()
     concluded = only(f"{RATES} In conclusion, builders have reacted to interest rates within a single quarter.", "summarization")
     assert concluded.response == "Builders have reacted to interest rates within a single quarter."
@@ -235,6 +236,7 @@ def test_sentences_are_cut_where_they_end() -> None:
         "For the participants who returned, it was again reduced to eight repetitions.",
         "The mean was 37.3 ± 10.9 years in the group and 37.8 ± 11.0 in the other.",
         "According to the report, he called it \"a good year\" for all of the industry.",
+        "Comparison of new anticoagulants versus imputed placebo on the risk of all-cause mortality.",  # a caption
         "As can be seen in the figure, demand increased in every region of the country.",
     ],
 )  # fmt: skip
