@@ -175,12 +175,19 @@ class Plan:
 
     def shard_is_current(self, key: str) -> bool:
         """Whether everything that the recipe makes of this shard alone is in the store and up to date."""
-        return all(self.is_current(asset, key) for asset in self.shard_assets)
+        return self._index_is_current and all(self.is_current(asset, key) for asset in self.shard_assets)
+
+    @cached_property
+    def _index_is_current(self) -> bool:
+        """Whether the evaluation has the examples that the corpus was compared with."""
+        return self.recipe.decontamination is None or self.is_current("evaluation_examples")
 
     def stale_shards(self, keys: Iterable[str]) -> list[str]:
         """Those of the shards of which something is missing or stale, in order."""
         keys = list(keys)
-        self.available_shards()  # what all need is looked up once, before many look at the same time
+        # What all need is looked up once, before many look at the same time.
+        self.available_shards()
+        _ = self._index_is_current
         current = self.store.each(self.shard_is_current, keys)
         return [key for key, is_current in zip(keys, current, strict=True) if not is_current]
 

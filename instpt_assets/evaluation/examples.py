@@ -25,7 +25,9 @@ from instpt_assets.evaluation.harness import PreparedTasks, prepare
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.decontamination import Decontamination, EvaluationSource
 from instpt_assets.recipe.evaluation import Evaluation
+from instpt_assets.store.preview import markdown_cell, preview_table
 
+PAGE = "examples.md"
 HELD_OUT = "held_out"
 """Under this name the examples of held-out documentation are counted."""
 BOOKKEEPING = frozenset("id task dataset subject license source split url".split())
@@ -51,7 +53,7 @@ def write_examples(
     Args:
         evaluation: the recipe's part.
         decontamination: n, and further sources.
-        out: an existing folder.
+        out: an existing folder, which also gets a page.
         folder: an existing folder for task files.
         progress: called for each task.
 
@@ -78,7 +80,25 @@ def write_examples(
 
     statistics = write_index(examples(), ngram_words=decontamination.ngram_words, shortest=decontamination.min_words, out=out)
     counts = {task: own["num_examples"] - own["num_skipped"] for task, own in statistics["tasks"].items()}
+    (out / PAGE).write_text(_page(statistics["tasks"], decontamination, out), encoding="utf-8")
     return {**statistics, "compared": {name: sum(counts.get(task, 0) for task in tasks) for name, tasks in tasks_of.items()}}
+
+
+def _page(tasks: Mapping[str, Mapping[str, int]], decontamination: Decontamination, out: Path) -> str:
+    """For people: how many examples of each task are compared, and what is not."""
+    n, shortest = decontamination.ngram_words, decontamination.min_words
+    lines = [
+        f"Texts are compared by {n} words in a row, shorter examples as a whole from {shortest} words on.",
+        "",
+        "| task | examples | too short, not compared | n-grams of the prompt, left out | counted as a whole only |",
+        "|---|---|---|---|---|",
+    ]
+    for task, own in tasks.items():
+        counts = (own["num_examples"], own["num_skipped"], own["num_templates"], own["num_whole"])
+        lines.append(f"| {markdown_cell(task)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    for title, table in (("First of those compared", "data-00000.parquet"), ("First of those not compared", "skipped.parquet")):
+        lines += ["", f"**{title}**", "", preview_table(out / table)]
+    return "\n".join(lines) + "\n"
 
 
 def compared_names(evaluation: Evaluation, decontamination: Decontamination) -> list[str]:

@@ -46,7 +46,7 @@ class Recipe(Part):
     """Rules for `clean_corpus`."""
     deduplication: Deduplication = Deduplication()
     """Removal of duplicates over all shards."""
-    decontamination: Decontamination | None = None
+    decontamination: Annotated[Decontamination | None, LATER] = None
     """Removal of what shares words with an evaluation example; none by default."""
     tuning: Tuning | None = None
     """The tuning collection."""
