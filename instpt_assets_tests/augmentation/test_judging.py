@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from aiohttp import web
 from light_project import CORPUS, LightProject
 from tokenizers import AddedToken
 
@@ -17,11 +18,12 @@ from instpt_assets.augmentation.layouts import Pair
 from instpt_assets.defs.attributes import GPU_POOL
 from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.shards import range_tags
-from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.execution import Execution, SynthesisExecution
 from instpt_assets.recipe.quality import CorpusQuality, Judge
 from instpt_assets.synthesis.writing import Generated, Request
 from instpt_assets_tests.defs.spelled_model import save_model
 from instpt_assets_tests.synthesis.chat_models import save_chatml
+from instpt_assets_tests.synthesis.openai_server import OpenAiServer
 
 GOOD = '{"relevant":true,"accurate":false}'
 
@@ -94,6 +96,26 @@ def test_the_judge_reads_passage_instruction_options_reasoning_and_response() ->
     assert seen == [
         f"Be strict.\n\n{ANSWER_FORMAT}\n\nPassage:\nA ship sails.\n\nInstruction:\nWhich sails?\n- a ship\n- a car\n\nResponse:\nIt has a sail.\na ship"
     ]
+
+
+def test_a_judge_behind_a_server_is_asked_there() -> None:
+    async def answer(server: OpenAiServer, body: dict[str, Any]) -> web.StreamResponse:
+        text = "no idea" if "second" in body["messages"][0]["content"] else GOOD
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 40, "completion_tokens": 8}})
+
+    server = OpenAiServer(answer, model="judge")
+    try:
+        execution = Execution(synthesis=SynthesisExecution(servers={"judge": (server.url,)}))
+        questions = [
+            Question("p", "Ships sail.", Pair(f"Is this the {number} question?", "yes")) for number in ("first", "second", "third")
+        ]
+        judgement = judge_pairs(questions, Judge(kind="server", model="judge"), None, execution)
+    finally:
+        server.stop()
+    assert [verdict.status for verdict in judgement.verdicts] == [JUDGED, "unreadable", JUDGED]
+    assert (judgement.num_prompt_tokens, judgement.num_completion_tokens) == (120, 24)
+    assert all(body["temperature"] == 0 and "accurate" in json.dumps(body["response_format"]) for body in server.bodies)
 
 
 @pytest.mark.parametrize(
