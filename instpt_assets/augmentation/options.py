@@ -19,7 +19,8 @@ def find_answer(answer: str, options: Sequence[str], none_of_these: frozenset[st
     Args:
         answer: as it was written; case, spacing and punctuation at its ends make no difference.
         options: distinct, without blank space around them.
-        none_of_these: what says that none is right, `normalized`; an option may say so too, and is then the answer.
+        none_of_these: what says that none is right, `normalized`; an option may say so too, and is then the answer. Of a single option, which
+            no text shows, nothing is none.
     """
     answer = answer.strip()
     if answer in options:
@@ -28,14 +29,14 @@ def find_answer(answer: str, options: Sequence[str], none_of_these: frozenset[st
     forms = [normalized(option) for option in options]
     if wanted in forms:
         return forms.index(wanted)
-    if wanted not in none_of_these:
+    if wanted not in none_of_these or len(options) < 2:
         return None
     return next((place for place, form in enumerate(forms) if form in none_of_these), -1)
 
 
 def distinct(options: Sequence[str]) -> list[str]:
-    """The options without blank space around them, each once."""
-    return list(dict.fromkeys([option.strip() for option in options]))
+    """The options without blank space around them, each once, without empty ones."""
+    return [option for option in dict.fromkeys([option.strip() for option in options]) if option]
 
 
 def closing_last(order: list[int], options: Sequence[str]) -> list[int]:

@@ -39,7 +39,9 @@ def screen(pairs: Sequence[Pair], contamination: ContaminationIndex | None = Non
     for place in [place for place, text in enumerate(texts) if "<" in text]:
         if any(marker in texts[place] for marker in RESERVED):
             reasons[place] = Dropped(MARKER)
-    for place in [place for place, pair in enumerate(pairs) if pair.options and pair.response not in pair.options]:
+    for place in [
+        place for place, pair in enumerate(pairs) if pair.options and (pair.response not in pair.options or not pair.response.strip())
+    ]:
         if find_answer(pairs[place].response, distinct(pairs[place].options), none_of_these) is None:
             reasons[place] = Dropped(ANSWER_IS_NO_OPTION)
     return reasons

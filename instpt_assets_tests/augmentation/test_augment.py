@@ -192,6 +192,17 @@ def test_pairs_that_may_not_stand_are_dropped_counted_and_kept_with_the_reason(t
     assert not any(word in table["text"][0] for word in ("blue", "</END>", "Instruction y?"))
 
 
+def test_an_answer_that_no_option_is_right_needs_options_to_speak_of(tmp_path: Path) -> None:
+    own = row("a/0", "c0", 0)
+    own["pairs"] = [
+        {**pair(name, options), "response": "None of these."}
+        for name, options in (("x", ["red"]), ("y", ["red", "green"]), ("z", ["", "red"]))
+    ]
+    statistics, table = run(tmp_path, [own])
+    assert statistics["dropped_pairs"] == {"answer_is_no_option": 2}
+    assert "Instruction y?" in table["text"][0]
+
+
 @pytest.fixture(scope="session")
 def contamination(tmp_path_factory: pytest.TempPathFactory) -> ContaminationIndex:
     """An index of one example."""

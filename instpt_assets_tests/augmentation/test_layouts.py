@@ -8,7 +8,6 @@ import pytest
 
 from instpt_assets.augmentation.draws import Draws
 from instpt_assets.augmentation.layouts import LaidOut, Pair, Shot, lay_out
-from instpt_assets.augmentation.phrasings import load_phrasings
 from instpt_assets.recipe.synthesis import Layouts
 
 MODES: dict[str, Layouts] = {
@@ -66,65 +65,6 @@ def test_passages_and_pairs_stand_exactly_once_in_every_layout(mode: str) -> Non
             assert text.index("Instruction 1-3") < text.index("Passage one") < text.index("Instruction 2-1") < text.index("Passage two")
         else:
             assert text.index("Passage one") < text.index("Instruction 1-1") < text.index("Passage two") < text.index("Instruction 2-1")
-
-
-def test_layout_shares_are_the_recipes() -> None:
-    num = 6000
-    counts = Counter(laid_out.layout for laid_out in many(Layouts(), num))
-    expected = {
-        "classic": 0.8 * 0.95,
-        "classic_pairs_first": 0.8 * 0.05,
-        "dialog": 0.05 * 0.95,
-        "dialog_pairs_first": 0.05 * 0.05,
-        "numbered": 0.05,
-        "inline_few_shot": 0.05,
-        "next_turn_dialog": 0.05,
-    }
-    assert set(counts) == set(expected)
-    for layout, share in expected.items():
-        assert abs(counts[layout] - num * share) < 4.5 * (num * share * (1 - share)) ** 0.5, layout
-
-
-def test_a_single_pair_in_some_shot_leaves_classic_and_dialog() -> None:
-    def make() -> list[Shot]:
-        first, second = shots()
-        return [first, Shot(second.text, second.pairs[:1])]
-
-    num = 3000
-    counts = Counter(laid_out.layout.removesuffix("_pairs_first") for laid_out in many(Layouts(), num, make))
-    assert set(counts) == {"classic", "dialog"}
-    assert abs(counts["dialog"] - 0.05 * num) < 4.5 * (num * 0.05 * 0.95) ** 0.5
-
-
-def test_draws_are_uniform_and_independent_of_each_other() -> None:
-    num, size = 20_000, 10
-    names = ("layout", "text_lead_ins", "comprehension_lead_ins")
-    cells: Counter[tuple[int, ...]] = Counter()
-    for number in range(num):
-        draws = Draws(0, f"chain-{number}")
-        cells[tuple(draws.pick(name, size) for name in names)] += 1
-    expected = num / size ** len(names)
-    chi_square = sum((cells[a, b, c] - expected) ** 2 / expected for a in range(size) for b in range(size) for c in range(size))
-    degrees = size ** len(names) - 1  # mean of chi-square; its standard deviation is sqrt(2 * degrees)
-    assert abs(chi_square - degrees) < 5 * (2 * degrees) ** 0.5
-
-
-def test_lead_ins_combine_freely() -> None:
-    """The fault of one generator for all draws: few of the combinations appear."""
-    phrasings = load_phrasings()
-    num = 3000
-    seen = set()
-    for number in range(num):
-        draws = Draws(3, f"chain-{number}")
-        seen.add(
-            (
-                draws.pick("text_lead_ins", len(phrasings.text_lead_ins)),
-                draws.pick("comprehension_lead_ins", len(phrasings.comprehension_lead_ins)),
-            )
-        )
-    cells = len(phrasings.text_lead_ins) * len(phrasings.comprehension_lead_ins)
-    expected = cells * (1 - (1 - 1 / cells) ** num)
-    assert abs(len(seen) - expected) < 0.02 * expected
 
 
 @pytest.mark.parametrize("num", [2, 3, 4, 5])
