@@ -2,8 +2,8 @@
 
 The first category whose rule holds is the pair's. A rule reads the instruction (lower case, options apart), the response in normal form
 (`support.normalise`) and, where it says so, the options or the passage. Rules know English forms alone: pairs in other languages end in
-`extractive_question`, `multiple_choice`, `open_question` or `other`. A rule looks at form, not at sense, so single pairs are misplaced; shares
-over hundreds of pairs are what it is for.
+`extractive_question`, `multiple_choice`, `open_question` or `other`. What an instruction quotes, or gives behind a colon, is looked at only if
+the rest of it tells nothing. A rule looks at form, not at sense, so single pairs are misplaced; shares over hundreds of pairs are what it is for.
 """
 
 import re
@@ -21,7 +21,7 @@ class Form(NamedTuple):
     """A pair as the rules see it."""
 
     instruction: str
-    """In lower case, blanks unified."""
+    """In lower case, blanks unified, without what it quotes."""
     response: str
     """Normalised."""
     response_words: Sequence[str]
@@ -55,6 +55,8 @@ _MAX_RESPONSE_WORDS = 8
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f", "\u037e")
 """Also full-width, Arabic and Greek ones."""
 _ITEM = re.compile(r"\s*(?:[-*\u2022]|\(?\d{1,3}[.)])\s+\S")
+_QUOTED = re.compile(r'"[^"]{24,}"|\u201c[^\u201d]{24,}\u201d')
+_HEAD_WORDS = 3
 _MAX_CHARACTERS = 1000
 """Of a longer instruction the rules see the beginning and the end."""
 
@@ -101,14 +103,14 @@ CATEGORIES = (
     Category(
         "word_to_text",
         "asks for a sentence with given words",
-        _asks(r"\b(?:sentence|paragraph|text|story)\b.{0,40}\b(?:with|using|from|contain\w*|includ\w*|about)\b.{0,25}\b(?:words?|keywords?|terms?|phrases?|concepts?)\b"),
+        _asks(r"^key ?words:|^(?=.*\b(?:sentence|statement|paragraph|text|story|fact|say)\b)(?!.*\bmean).*\b(?:these|those|following|given|(?:with|from|using|uses) the) (?:\w+ )?(?:words|key ?words|terms|phrases|notes|concepts)\b"),
     ),
-    Category("keywords", "asks for the text's keywords or entities", _asks(r"\bkey ?words?\b|\bkey (?:terms?|phrases?)\b|\bnamed entit|\bentities\b")),
-    Category("title", "asks for a title or headline", _asks(r"\b(?:title|headline|heading|subject line)\b")),
+    Category("keywords", "asks for the text's keywords or entities", _asks(r"\bkey ?(?:words?|terms?|phrases?)\b(?!:)|\bnamed entit|\bentities\b")),
+    Category("title", "asks for a title or headline", _asks(r"\b(?:en)?title\b|\b(?:headline|heading|subject line)\b|\bname (?:for )?this (?:passage|text)\b")),
     Category(
         "summary",
         "asks for a summary or the main points",
-        _asks(r"\bsummar|\btl;? ?dr\b|\b(?:main|key|central|overall|principal) (?:\w+ )?(?:ideas?|points?|message|findings?|takeaways?|themes?|conclusions?)\b|\bgist\b|\bin (?:one|a single|two|a few|your own) (?:sentences?|words)\b|\babout\?$"),
+        _asks(r"\bsummar|\bin short\b|\bwhat does the (?:text|passage|author|study|article) conclude\b|\btl;? ?dr\b|\b(?:main|key|central|overall|principal) (?:\w+ )?(?:ideas?|points?|message|findings?|takeaways?|themes?|conclusions?)\b|\bgist\b|\bin (?:one|a single|two|a few|your own) (?:sentences?|words)\b|\babout\?$"),
     ),
     Category(
         "paraphrase",
@@ -118,7 +120,7 @@ CATEGORIES = (
     Category(
         "inference",
         "asks whether a statement follows, or answers entailment, neutral or contradiction",
-        _either(_answers(_INFERENCE), _asks(r"\b(?:premise|hypothesis:|entail\w*|contradict\w*)\b|\b(?:can|could|may|does|do) .{0,40}\b(?:be (?:inferred|concluded|deduced)|infer|conclude|imply|follow from)\b")),
+        _either(_answers(_INFERENCE), _asks(r"\b(?:premise|hypothesis:|entail\w*|contradict\w*)\b|\b(?:can|could|may) .{0,40}\b(?:be (?:inferred|concluded|deduced)|infer|conclude)\b|\b(?:does|do) .{0,40}\b(?:imply|follow from)\b")),
     ),
     Category(
         "sentiment",
@@ -139,7 +141,7 @@ CATEGORIES = (
     Category(
         "completion",
         "asks to complete a text, or leaves a blank",
-        _asks(r"\bcomplete (?:the|this)\b|\bcontinue\b|\bfinish (?:the|this)\b|\bfill in\b|_{3,}|\bwhat comes (?:next|after)\b|\bhow does (?:it|the (?:text|passage|sentence|story)) (?:begin|start|end|continue|go on)\b|(?:…|\.\.\.)$"),
+        _asks(r"\bcomplete (?:the|this)\b|\bcontinue\b|\bfinish (?:the|this)\b|\bfill in\b|_{3,}|\b(?:comes?|follows?) (?:right )?(?:next|after|this)\b|\bsentence .{0,20}\b(?:behind|after|next)\b|\bnext sentence\b|\b(?:text|passage|sentence|story) (?:continues?|goes? on)\b|\bhow does (?:it|the (?:text|passage|sentence|story)) (?:begin|start|end|continue|go on)\b|(?:…|\.\.\.)$"),
     ),
     Category("coreference", "asks what a word refers to", _asks(r"\brefers? to\b|\bpronoun\b|\breferred to (?:as|by)\b|\bwho (?:is|are) (?:he|she|it|they)\b|\bwho(?:m|se)? does ['\"\u2018\u201c]?(?:he|she|it|they|his|her|their)\b")),
     Category(
@@ -189,6 +191,8 @@ CATEGORIES = (
 """In the order in which they are tried."""
 OTHER = "other"
 """A pair to which no rule applies."""
+_LAST = frozenset({"multiple_choice", "extractive_question", "open_question", OTHER})
+"""What pairs are that no rule about the instruction's words tells."""
 
 
 def category(pair: Pair, passage: str) -> str:
@@ -196,14 +200,23 @@ def category(pair: Pair, passage: str) -> str:
     instruction = " ".join(pair.instruction.lower().split())
     if len(instruction) > _MAX_CHARACTERS:
         instruction = f"{instruction[: _MAX_CHARACTERS // 2]} {instruction[-_MAX_CHARACTERS // 2 :]}"
+    asked = _QUOTED.sub('"…"', instruction)
+    head, colon, rest = asked.partition(": ")
+    if colon and len(head.split()) >= _HEAD_WORDS and len(rest.split()) >= _HEAD_WORDS:
+        asked = f"{head}:"
     form = Form(
-        instruction,
+        asked,
         normalise(pair.response),
         pair.response[:_MAX_CHARACTERS].split(maxsplit=_MAX_RESPONSE_WORDS),
         frozenset(map(normalise, pair.options)),
         pair,
         passage,
     )
+    found = _first(form)
+    return _first(form._replace(instruction=instruction)) if found in _LAST and asked != instruction else found
+
+
+def _first(form: Form) -> str:
     return next((known.name for known in CATEGORIES if known.holds(form)), OTHER)
 
 
