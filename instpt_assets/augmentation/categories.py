@@ -61,8 +61,9 @@ _MAX_CHARACTERS = 1000
 """Of a longer instruction the rules see the beginning and the end."""
 
 
-def _asks(pattern: str) -> Callable[[Form], object]:
-    found = re.compile(pattern)
+def _asks(*patterns: str) -> Callable[[Form], object]:
+    """The instruction holds one of these."""
+    found = re.compile("|".join(patterns))
     return lambda form: found.search(form.instruction)
 
 
@@ -97,30 +98,68 @@ def _is_list(form: Form) -> bool:
 
 
 CATEGORIES = (
-    Category("translation", "asks to translate", _asks(r"\btranslate\b.{0,80}\b(?:in)?to\b|^translate\b|\binto (?:french|german|spanish|chinese|english|latin)\b")),
-    Category("code", "asks for code", _asks(r"\b(?:write|give|show|complete) .{0,30}\b(?:code|function|script|program|query|regex)\b|what does (?:this|the) code")),
-    Category("question_generation", "asks to write a question", _asks(r"\b(?:write|ask|generate|create|formulate|pose|make up) .{0,25}\bquestions?\b")),
+    Category(
+        "translation",
+        "asks to translate",
+        _asks(r"\btranslate\b.{0,80}\b(?:in)?to\b|^translate\b", r"\binto (?:french|german|spanish|chinese|english|latin)\b"),
+    ),
+    Category(
+        "code",
+        "asks for code",
+        _asks(r"\b(?:write|give|show|complete) .{0,30}\b(?:code|function|script|program|query|regex)\b", r"what does (?:this|the) code"),
+    ),
+    Category(
+        "question_generation",
+        "asks to write a question",
+        _asks(r"\b(?:write|ask|generate|create|formulate|pose|make up) .{0,25}\bquestions?\b"),
+    ),
     Category(
         "word_to_text",
         "asks for a sentence with given words",
-        _asks(r"^key ?words:|^(?=.*\b(?:sentence|statement|paragraph|text|story|fact|say)\b)(?!.*\bmean).*\b(?:these|those|following|given|(?:with|from|using|uses) the) (?:\w+ )?(?:words|key ?words|terms|phrases|notes|concepts)\b"),
+        _asks(
+            r"^key ?words:",
+            r"^(?=.*\b(?:sentence|statement|paragraph|text|story|fact|say)\b)(?!.*\bmean).*\b(?:these|those|following|given|(?:with|from|using|uses) the) (?:\w+ )?(?:words|key ?words|terms|phrases|notes|concepts)\b",
+        ),
     ),
-    Category("keywords", "asks for the text's keywords or entities", _asks(r"\bkey ?(?:words?|terms?|phrases?)\b(?!:)|\bnamed entit|\bentities\b")),
-    Category("title", "asks for a title or headline", _asks(r"\b(?:en)?title\b|\b(?:headline|heading|subject line)\b|\bname (?:for )?this (?:passage|text)\b")),
+    Category(
+        "keywords",
+        "asks for the text's keywords or entities",
+        _asks(r"\bkey ?(?:words?|terms?|phrases?)\b(?!:)|\bnamed entit|\bentities\b"),
+    ),
+    Category(
+        "title",
+        "asks for a title or headline",
+        _asks(r"\b(?:en)?title\b|\b(?:headline|heading|subject line)\b", r"\bname (?:for )?this (?:passage|text)\b"),
+    ),
     Category(
         "summary",
         "asks for a summary or the main points",
-        _asks(r"\bsummar|\bin short\b|\bwhat does the (?:text|passage|author|study|article) conclude\b|\btl;? ?dr\b|\b(?:main|key|central|overall|principal) (?:\w+ )?(?:ideas?|points?|message|findings?|takeaways?|themes?|conclusions?)\b|\bgist\b|\bin (?:one|a single|two|a few|your own) (?:sentences?|words)\b|\babout\?$"),
+        _asks(
+            r"\bsummar|\bin short\b|\bwhat does the (?:text|passage|author|study|article) conclude\b",
+            r"\btl;? ?dr\b",
+            r"\b(?:main|key|central|overall|principal) (?:\w+ )?(?:ideas?|points?|message|findings?|takeaways?|themes?|conclusions?)\b",
+            r"\bgist\b|\bin (?:one|a single|two|a few|your own) (?:sentences?|words)\b|\babout\?$",
+        ),
     ),
     Category(
         "paraphrase",
         "asks to say the same in other words",
-        _asks(r"\bparaphras|\brephras|\breword|\brewrite|\brestate|\bin other words\b|\bsame meaning\b|\bmean(?:s|ing)? the same\b|\bsimplif|\bsay .{0,30}differently\b"),
+        _asks(
+            r"\bparaphras|\brephras|\breword|\brewrite|\brestate|\bin other words\b|\bsame meaning\b",
+            r"\bmean(?:s|ing)? the same\b|\bsimplif|\bsay .{0,30}differently\b",
+        ),
     ),
     Category(
         "inference",
         "asks whether a statement follows, or answers entailment, neutral or contradiction",
-        _either(_answers(_INFERENCE), _asks(r"\b(?:premise|hypothesis:|entail\w*|contradict\w*)\b|\b(?:can|could|may) .{0,40}\b(?:be (?:inferred|concluded|deduced)|infer|conclude)\b|\b(?:does|do) .{0,40}\b(?:imply|follow from)\b")),
+        _either(
+            _answers(_INFERENCE),
+            _asks(
+                r"\b(?:premise|hypothesis:|entail\w*|contradict\w*)\b",
+                r"\b(?:can|could|may) .{0,40}\b(?:be (?:inferred|concluded|deduced)|infer|conclude)\b",
+                r"\b(?:does|do) .{0,40}\b(?:imply|follow from)\b",
+            ),
+        ),
     ),
     Category(
         "sentiment",
@@ -130,64 +169,192 @@ CATEGORIES = (
     Category(
         "fact_check",
         "asks whether a statement is true, or answers true or false",
-        _either(_asks(r"\btrue or false\b|^(?:is|are) .{0,80}\b(?:true|false|correct)\b|\bverify\b|\bfact[- ]check|\b(?:agree|disagree) with\b"), _answers(frozenset({"true", "false"}))),
+        _either(
+            _asks(
+                r"\btrue or false\b|^(?:is|are) .{0,80}\b(?:true|false|correct)\b|\bverify\b|\bfact[- ]check",
+                r"\b(?:agree|disagree) with\b",
+            ),
+            _answers(frozenset({"true", "false"})),
+        ),
     ),
     Category("yes_no", "answers yes or no", _says_yes_or_no),
     Category(
         "classification",
         "asks for a class, topic or label",
-        _asks(r"\bclassif|\bcategori[sz]e|\blabel\b|\bwh(?:at|ich) (?:is the |(?:kind|type|sort) of )?(?:category|topic|genre|text|article|document|passage)\b|\bbelong(?:s)? to which\b"),
+        _asks(
+            r"\bclassif|\bcategori[sz]e|\blabel\b",
+            r"\bwh(?:at|ich) (?:is the |(?:kind|type|sort) of )?(?:category|topic|genre|text|article|document|passage)\b",
+            r"\bbelong(?:s)? to which\b",
+        ),
     ),
     Category(
         "completion",
         "asks to complete a text, or leaves a blank",
-        _asks(r"\bcomplete (?:the|this)\b|\bcontinue\b|\bfinish (?:the|this)\b|\bfill in\b|_{3,}|\b(?:comes?|follows?) (?:right )?(?:next|after|this)\b|\bsentence .{0,20}\b(?:behind|after|next)\b|\bnext sentence\b|\b(?:text|passage|sentence|story) (?:continues?|goes? on)\b|\bhow does (?:it|the (?:text|passage|sentence|story)) (?:begin|start|end|continue|go on)\b|(?:…|\.\.\.)$"),
+        _asks(
+            r"\bcomplete (?:the|this)\b|\bcontinue\b|\bfinish (?:the|this)\b|\bfill in\b|_{3,}",
+            r"\b(?:comes?|follows?) (?:right )?(?:next|after|this)\b",
+            r"\bsentence .{0,20}\b(?:behind|after|next)\b|\bnext sentence\b",
+            r"\b(?:text|passage|sentence|story) (?:continues?|goes? on)\b",
+            r"\bhow does (?:it|the (?:text|passage|sentence|story)) (?:begin|start|end|continue|go on)\b",
+            r"(?:…|\.\.\.)$",
+        ),
     ),
-    Category("coreference", "asks what a word refers to", _asks(r"\brefers? to\b|\bpronoun\b|\breferred to (?:as|by)\b|\bwho (?:is|are) (?:he|she|it|they)\b|\bwho(?:m|se)? does ['\"\u2018\u201c]?(?:he|she|it|they|his|her|their)\b")),
+    Category(
+        "coreference",
+        "asks what a word refers to",
+        _asks(
+            r"\brefers? to\b|\bpronoun\b|\breferred to (?:as|by)\b|\bwho (?:is|are) (?:he|she|it|they)\b",
+            r"\bwho(?:m|se)? does ['\"\u2018\u201c]?(?:he|she|it|they|his|her|their)\b",
+        ),
+    ),
     Category(
         "definition",
         "asks what something is or means",
-        _asks(r"\bdefin(?:e|ed|ition)\b|\bmeaning of\b|\bwhat (?:does|do) .{1,60}\b(?:mean|stand for)\b|\bwhat is meant by\b|\bstands? for\b|^what (?:is|are) an? [^,]{1,40}\?$|^what is \(are\)|\babbreviat|\bacronym"),
+        _asks(
+            r"\bdefin(?:e|ed|ition)\b|\bmeaning of\b|\bwhat (?:does|do) .{1,60}\b(?:mean|stand for)\b",
+            r"\bwhat is meant by\b|\bstands? for\b|^what (?:is|are) an? [^,]{1,40}\?$|^what is \(are\)",
+            r"\babbreviat|\bacronym",
+        ),
     ),
     Category(
         "calculation",
         "asks for something computed from numbers",
-        _either(_asks(r"\bcalculat|\bcomput(?:e|ed) the\b|\bhow (?:many|much) (?:more|fewer|less|longer|times)\b|\b(?:sum|average|mean|ratio|product) of\b.{0,60}\d|\bin total\b"), lambda form: form.pair.reasoning and _is_number(form) and re.search(r"\d\s*[-+*/\u00d7\u00f7=]\s*\d", form.pair.reasoning)),
+        _either(
+            _asks(
+                r"\bcalculat|\bcomput(?:e|ed) the\b|\bhow (?:many|much) (?:more|fewer|less|longer|times)\b",
+                r"\b(?:sum|average|mean|ratio|product) of\b.{0,60}\d|\bin total\b",
+            ),
+            lambda form: form.pair.reasoning and _is_number(form) and re.search(r"\d\s*[-+*/\u00d7\u00f7=]\s*\d", form.pair.reasoning),
+        ),
     ),
     Category(
         "comparison",
         "asks to compare",
-        _asks(r"\bcompar|\bdifferen(?:ce|ces|t)\b|\bdiffer(?:s|ed)?\b|\bsimilar|\bversus\b|\bvs\b|\bthan\b|\b(?:larger|higher|lower|greater|better|longer|smaller|earlier)\b.{0,40}\bor\b|\bwhich (?:of|had|has|is|was|group|\w+ (?:had|has|is|was)) .{0,40}\b(?:more|most|fewer|fewest|less|least|highest|lowest|largest|smallest|best|worst)\b"),
+        _asks(
+            r"\bcompar|\bdifferen(?:ce|ces|t)\b|\bdiffer(?:s|ed)?\b|\bsimilar|\bversus\b|\bvs\b|\bthan\b",
+            r"\b(?:larger|higher|lower|greater|better|longer|smaller|earlier)\b.{0,40}\bor\b",
+            r"\bwhich (?:of|had|has|is|was|group|\w+ (?:had|has|is|was)) .{0,40}\b(?:more|most|fewer|fewest|less|least|highest|lowest|largest|smallest|best|worst)\b",
+        ),
     ),
-    Category("time", "asks when", _asks(r"^(?:\w+ ){0,3}when\b(?! (?:you|we|one|using|is it)\b.*,)|\b(?:what|which|in what|in which) (?:year|years|date|month|day|time|decade|century|period)\b|\bhow long ago\b")),
+    Category(
+        "time",
+        "asks when",
+        _asks(
+            r"^(?:\w+ ){0,3}when\b(?! (?:you|we|one|using|is it)\b.*,)",
+            r"\b(?:what|which|in what|in which) (?:year|years|date|month|day|time|decade|century|period)\b",
+            r"\bhow long ago\b",
+        ),
+    ),
     Category(
         "numeric",
         "asks for a number, or answers with one",
-        _either(_asks(r"\bhow (?:many|much|long|old|often|far|large|big|high|tall|wide|deep|fast|heavy|frequently)\b|\bwhat (?:number|percentage|proportion|fraction|share|percent|amount|age|rate|size|price|dose|p[- ]value)\b"), _is_number),
+        _either(
+            _asks(
+                r"\bhow (?:many|much|long|old|often|far|large|big|high|tall|wide|deep|fast|heavy|frequently)\b",
+                r"\bwhat (?:number|percentage|proportion|fraction|share|percent|amount|age|rate|size|price|dose|p[- ]value)\b",
+            ),
+            _is_number,
+        ),
     ),
-    Category("place", "asks where", _asks(r"^(?:\w+ ){0,2}where\b|\b(?:what|which) (?:country|countries|city|cities|place|location|state|region|hospital|district|room)\b")),
-    Category("person_or_organisation", "asks who", _asks(r"^(?:\w+ ){0,2}(?:who|whom|whose)\b|\b(?:what|which) (?:person|people|author|authors|company|companies|organi[sz]ation|institution|team|president|character)\b|\bname of the (?:person|author|company|man|woman)\b")),
+    Category(
+        "place",
+        "asks where",
+        _asks(
+            r"^(?:\w+ ){0,2}where\b",
+            r"\b(?:what|which) (?:country|countries|city|cities|place|location|state|region|hospital|district|room)\b",
+        ),
+    ),
+    Category(
+        "person_or_organisation",
+        "asks who",
+        _asks(
+            r"^(?:\w+ ){0,2}(?:who|whom|whose)\b",
+            r"\b(?:what|which) (?:person|people|author|authors|company|companies|organi[sz]ation|institution|team|president|character)\b",
+            r"\bname of the (?:person|author|company|man|woman)\b",
+        ),
+    ),
     Category(
         "cause_and_effect",
         "asks for a cause, a reason or an effect",
-        _asks(r"^(?:\w+ ){0,2}why\b|\bcause[sd]?\b|\breasons?\b|\beffects? (?:of|on)\b|\bimpact (?:of|on)\b|\bleads? to\b|\bled to\b|\bresult(?:s|ed)? (?:in|from|of)\b|\bconsequence|\bdue to\b|\bbecause\b|\bwhat happen(?:s|ed) (?:if|when|to)\b|\binfluence"),
+        _asks(
+            r"^(?:\w+ ){0,2}why\b|\bcause[sd]?\b|\breasons?\b|\beffects? (?:of|on)\b|\bimpact (?:of|on)\b",
+            r"\bleads? to\b|\bled to\b|\bresult(?:s|ed)? (?:in|from|of)\b|\bconsequence|\bdue to\b",
+            r"\bbecause\b|\bwhat happen(?:s|ed) (?:if|when|to)\b|\binfluence",
+        ),
     ),
-    Category("hypothetical", "asks what would be the case", _asks(r"\bwhat if\b|\bsuppose\b|\bimagine\b|\bhypothetical|\bwould .{0,60}\bif\b|^if\b")),
-    Category("order", "asks for an order of events or steps", _asks(r"\bwhat (?:happen(?:s|ed)|did .{1,40} do) (?:before|after|first|next|last)\b|\bin (?:what|which) order\b|\border of\b|\bsequence of\b|\bchronolog|\b(?:first|next|last|final) (?:step|stage|phase)\b")),
-    Category("purpose", "asks what something is for", _asks(r"\bpurpose\b|\b(?:goal|aim|objective|intention)s?\b|\bused for\b|\bwhat is .{1,60} for\?")),
-    Category("advice", "asks what should be done", _asks(r"\bshould\b|\brecommend|\badvi[cs]e\b|\bsuggest(?:ion|ions)?\b|\bhow (?:can|could) (?:you|i|we|one)\b|\bbest way\b|\btips?\b")),
-    Category("evidence", "asks for the place in the text that shows something", _asks(r"\b(?:which|what|quote|find|copy|give|cite) .{0,20}\b(?:sentence|line|quotation|evidence|passage says|part of the (?:text|passage))\b|^quote\b|\bword for word\b")),
+    Category(
+        "hypothetical",
+        "asks what would be the case",
+        _asks(r"\bwhat if\b|\bsuppose\b|\bimagine\b|\bhypothetical|\bwould .{0,60}\bif\b|^if\b"),
+    ),
+    Category(
+        "order",
+        "asks for an order of events or steps",
+        _asks(
+            r"\bwhat (?:happen(?:s|ed)|did .{1,40} do) (?:before|after|first|next|last)\b",
+            r"\bin (?:what|which) order\b|\border of\b|\bsequence of\b|\bchronolog",
+            r"\b(?:first|next|last|final) (?:step|stage|phase)\b",
+        ),
+    ),
+    Category(
+        "purpose",
+        "asks what something is for",
+        _asks(r"\bpurpose\b|\b(?:goal|aim|objective|intention)s?\b|\bused for\b|\bwhat is .{1,60} for\?"),
+    ),
+    Category(
+        "advice",
+        "asks what should be done",
+        _asks(
+            r"\bshould\b|\brecommend|\badvi[cs]e\b|\bsuggest(?:ion|ions)?\b",
+            r"\bhow (?:can|could) (?:you|i|we|one)\b|\bbest way\b|\btips?\b",
+        ),
+    ),
+    Category(
+        "evidence",
+        "asks for the place in the text that shows something",
+        _asks(
+            r"\b(?:which|what|quote|find|copy|give|cite) .{0,20}\b(?:sentence|line|quotation|evidence|passage says|part of the (?:text|passage))\b",
+            r"^quote\b|\bword for word\b",
+        ),
+    ),
     Category(
         "list",
         "asks for several things, or answers with a list",
-        _either(_asks(r"^(?:\w+ ){0,2}(?:list|name|enumerate|identify|give|mention)\b.{0,20}\b(?:two|three|four|five|six|some|all|several|examples?|the \w+s)\b|^list\b|\bwhat are (?:the |some |)(?:two|three|four|five|six|seven|main|different|types|kinds|examples|names|possible|symptoms|components|features|advantages|disadvantages|benefits|steps)\b"), _is_list),
+        _either(
+            _asks(
+                r"^(?:\w+ ){0,2}(?:list|name|enumerate|identify|give|mention)\b.{0,20}\b(?:two|three|four|five|six|some|all|several|examples?|the \w+s)\b",
+                r"^list\b",
+                r"\bwhat are (?:the |some |)(?:two|three|four|five|six|seven|main|different|types|kinds|examples|names|possible|symptoms|components|features|advantages|disadvantages|benefits|steps)\b",
+            ),
+            _is_list,
+        ),
     ),
-    Category("method", "asks how something is done", _asks(r"^(?:\w+ ){0,3}how\b|\bmethods?\b|\bprocedures?\b|\btechniques?\b|\bapproach(?:es)?\b|\bsteps?\b|\bstud(?:y|ies) design\b")),
-    Category("explanation", "asks to explain or describe", _asks(r"\bexplain|\bdescri(?:be|ption)|\bdiscuss|\belaborate|\billustrate|\boutline|\bwhat (?:does|do|did) .{1,80} (?:say|state|report|show|find|conclude|indicate|suggest|reveal|tell|do)\b|\btell (?:me|us) (?:more )?about\b|\banaly[sz]e")),
+    Category(
+        "method",
+        "asks how something is done",
+        _asks(
+            r"^(?:\w+ ){0,3}how\b|\bmethods?\b|\bprocedures?\b|\btechniques?\b|\bapproach(?:es)?\b", r"\bsteps?\b|\bstud(?:y|ies) design\b"
+        ),
+    ),
+    Category(
+        "explanation",
+        "asks to explain or describe",
+        _asks(
+            r"\bexplain|\bdescri(?:be|ption)|\bdiscuss|\belaborate|\billustrate|\boutline",
+            r"\bwhat (?:does|do|did) .{1,80} (?:say|state|report|show|find|conclude|indicate|suggest|reveal|tell|do)\b",
+            r"\btell (?:me|us) (?:more )?about\b|\banaly[sz]e",
+        ),
+    ),
     Category("multiple_choice", "none of these, with options to choose from", lambda form: form.pair.options),
-    Category("extractive_question", "none of these; the response stands in the passage word for word", lambda form: supported(form.pair.response, form.passage)),
-    Category("open_question", "none of these; a question", lambda form: form.instruction.rstrip(" \"'\u201d\u2019)").endswith(_QUESTION_MARKS)),
-)  # fmt: skip
+    Category(
+        "extractive_question",
+        "none of these; the response stands in the passage word for word",
+        lambda form: supported(form.pair.response, form.passage),
+    ),
+    Category(
+        "open_question", "none of these; a question", lambda form: form.instruction.rstrip(" \"'\u201d\u2019)").endswith(_QUESTION_MARKS)
+    ),
+)
 """In the order in which they are tried."""
 OTHER = "other"
 """A pair to which no rule applies."""

@@ -11,7 +11,8 @@ from instpt_assets.augmentation.coverage import Coverage, CoveredPassage
 from instpt_assets.augmentation.judging import FAILED, JUDGED, TOO_LONG, UNREADABLE, Judgement
 from instpt_assets.augmentation.layouts import Pair
 from instpt_assets.augmentation.quality_counts import Counts, distinct, openings
-from instpt_assets.augmentation.quality_source import CONTAMINATED, Source
+from instpt_assets.augmentation.quality_source import Source
+from instpt_assets.corpus.contamination import CONTAMINATED
 from instpt_assets.evaluation.statistics import wilson_interval
 from instpt_assets.synthesis.measures import MIN_SUPPORT, support_of
 from instpt_assets.synthesis.support import content_words, grounded, normalise, supported
@@ -130,27 +131,45 @@ def _words(compared: Sequence[CoveredPassage]) -> Iterator[Measure]:
     support = [_support(pair, text) for pair, text in pairs]
     judged = [value for value in support if value is not None]
     yield _share(
-        "relevant", group, sum(own), len(own),
-        "Context relevance by words: at least half of the different content words of instruction and response together stand in the passage.", is_sample=True,
-    )  # fmt: skip
+        "relevant",
+        group,
+        sum(own),
+        len(own),
+        "Context relevance by words: at least half of the different content words of instruction and response together stand in the passage.",
+        is_sample=True,
+    )
     yield _share(
-        "relevant_by_chance", group, sum(others), len(others),
-        "The same with another passage of the sample in the place of the pair's own: what relevance means must be read against it.", is_sample=True,
-    )  # fmt: skip
+        "relevant_by_chance",
+        group,
+        sum(others),
+        len(others),
+        "The same with another passage of the sample in the place of the pair's own: what relevance means must be read against it.",
+        is_sample=True,
+    )
     yield _share(
-        "supported", group, sum(supported(pair.response, text) for pair, text in pairs), len(pairs),
-        "The response stands in the passage word for word (case and punctuation aside).", is_sample=True,
-    )  # fmt: skip
+        "supported",
+        group,
+        sum(supported(pair.response, text) for pair, text in pairs),
+        len(pairs),
+        "The response stands in the passage word for word (case and punctuation aside).",
+        is_sample=True,
+    )
     yield _share(
-        "borne_out", group, sum(value >= MIN_SUPPORT for value in judged), len(judged),
+        "borne_out",
+        group,
+        sum(value >= MIN_SUPPORT for value in judged),
+        len(judged),
         "At least half of the response's different content words stand in the passage; yes, no, options and responses without content words aside.",
         is_sample=True,
-    )  # fmt: skip
+    )
     yield _share(
-        "grounded", group, sum(grounded(pair.instruction, pair.response, text) for pair, text in pairs), len(pairs),
+        "grounded",
+        group,
+        sum(grounded(pair.instruction, pair.response, text) for pair, text in pairs),
+        len(pairs),
         "A non-trivial response stands in the same sentence of the passage as most of the instruction's content words. Low for summaries, reasoning and choices, which quote no sentence.",
         is_sample=True,
-    )  # fmt: skip
+    )
 
 
 def _relevant(pairs: Sequence[Pair], text: str) -> list[bool]:
@@ -173,8 +192,12 @@ def _volume(counts: Counts) -> Iterator[Measure]:
     yield _ratio("words_per_pair", group, counts.num_words, pairs, "Words of instruction, options, reasoning and response.")
     tokens = counts.num_tokens
     yield Measure(
-        "completion_tokens_per_pair", group, tokens / pairs if pairs and tokens else None, pairs, "Generated tokens, rejected ones included, a valid pair; none where no model wrote.",
-    )  # fmt: skip
+        "completion_tokens_per_pair",
+        group,
+        tokens / pairs if pairs and tokens else None,
+        pairs,
+        "Generated tokens, rejected ones included, a valid pair; none where no model wrote.",
+    )
     yield _ratio(
         "growth",
         group,
@@ -197,8 +220,12 @@ def _validity(counts: Counts, source: Source) -> Iterator[Measure]:
         meaning = "Documents that clean_corpus left out because they overlap an evaluation example."
         yield _share("contaminated_documents", group, *source.contaminated_documents, meaning)
     yield _share(
-        "degenerate", group, counts.num_degenerate, pairs, "Pairs that repeat themselves: of six or more word trigrams more than half occur before in the pair."
-    )  # fmt: skip
+        "degenerate",
+        group,
+        counts.num_degenerate,
+        pairs,
+        "Pairs that repeat themselves: of six or more word trigrams more than half occur before in the pair.",
+    )
 
 
 def _reasons(source: Source) -> str:
@@ -222,9 +249,12 @@ def _form(counts: Counts, categories: Mapping[str, int]) -> Iterator[Measure]:
     )
     entropy = -sum(number / num * math.log(number / num) for number in categories.values())
     yield Measure(
-        "effective_categories", group, math.exp(entropy) if num else None, num,
+        "effective_categories",
+        group,
+        math.exp(entropy) if num else None,
+        num,
         "Exponential of the entropy of their shares: so many categories, equally frequent, would be as diverse.",
-    )  # fmt: skip
+    )
     yield _share("pairs_with_options", group, options, pairs, "Pairs with options to choose from.")
     yield _share("pairs_with_reasoning", group, reasoning, pairs, "Pairs whose response reasons before it answers.")
 
@@ -232,20 +262,28 @@ def _form(counts: Counts, categories: Mapping[str, int]) -> Iterator[Measure]:
 def _diversity(findings: Findings) -> Iterator[Measure]:
     group, counted = "Diversity of the instructions", findings.counts.instructions
     yield _share(
-        "duplicate_instructions", group, counted.share * counted.num_counted, counted.num_counted,
+        "duplicate_instructions",
+        group,
+        counted.share * counted.num_counted,
+        counted.num_counted,
         "Instructions that repeat another one of the corpus, case and spacing aside.",
-    )  # fmt: skip
+    )
     instructions = [pair.instruction for pair, _ in findings.sampled_pairs[:NUM_DISTINCT]]
     for length in (1, 2):
         yield _share(
-            f"distinct_{length}", group, *distinct(instructions, length),
+            f"distinct_{length}",
+            group,
+            *distinct(instructions, length),
             f"Different {'words' if length == 1 else 'pairs of neighbouring words'} of all in the first {NUM_DISTINCT:,} instructions of the sampled texts (distinct-{length}).",
-        )  # fmt: skip
+        )
     common = openings(instructions).most_common(NUM_OPENINGS)
     yield _share(
-        "common_openings", group, sum(number for _, number in common), len(instructions),
+        "common_openings",
+        group,
+        sum(number for _, number in common),
+        len(instructions),
         f"Of these instructions, those that begin with one of their {NUM_OPENINGS} most common first two words.",
-    )  # fmt: skip
+    )
 
 
 def _coverage(coverage: Mapping[str, Coverage]) -> Iterator[Measure]:
@@ -255,13 +293,19 @@ def _coverage(coverage: Mapping[str, Coverage]) -> Iterator[Measure]:
     asked_places = sum(term.num_asked for own in found for term in own.terms)
     asked_words, new = sum(own.num_asked_words for own in found), sum(own.num_new_words for own in found)
     yield _share(
-        "words_asked", group, asked_words, words,
+        "words_asked",
+        group,
+        asked_words,
+        words,
         "Different content words of the sampled passages that the passage's own pairs use, in any passage; corpora added up.",
-    )  # fmt: skip
+    )
     yield _share(
-        "terms_asked", group, sum(own.num_asked_terms for own in found), terms,
+        "terms_asked",
+        group,
+        sum(own.num_asked_terms for own in found),
+        terms,
         "Different terms of the corpora's own that the pairs of a passage use, in any passage.",
-    )  # fmt: skip
+    )
     yield _share(
         "terms_asked_where_they_stand",
         group,

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from instpt_assets.corpus.contamination import CONTAMINATED
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
 
-CONTAMINATED = "contaminated"
-"""Why a pair or a document is left out: it overlaps an evaluation example."""
 _SHOWN_DIGITS = 12
 
 

@@ -20,6 +20,8 @@ from instpt_assets.defs.previews import PLOT_BYTES
 from instpt_assets.evaluation.statistics import wilson_interval
 from instpt_assets.recipe.quality import CorpusQuality
 from instpt_assets.recipe.synthesis import Layouts
+from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.store.store import Store, resolve
 
 PAIRS = pl.List(pl.Struct({"instruction": pl.String, "response": pl.String, "options": pl.List(pl.String), "reasoning": pl.String}))
 LOOP = "and so on " * 6
@@ -157,14 +159,14 @@ def test_a_page_of_nothing_of_many_shards_and_of_very_long_texts_stays_short(tmp
     ]
 
     long = write_shard(tmp_path, "long", [("A ship sails on. " * 3000, [pair("Who sails?", "A ship. " * 3000)])] * 12)
-    names = [f"corpus{n % 50}--{n}" for n in range(300)]
+    names = [f"corpus{n % 30}--{n}" for n in range(90)]
     measure(({name: [long[0]] for name in names[:2]}, {name: [long[1]] for name in names[:2]}), tmp_path / "long_texts")
     measure(({name: [empty[0]] for name in names}, {name: [empty[1]] for name in names}), tmp_path / "many")
     for folder in ("long_texts", "many"):
         html, markdown = ((tmp_path / folder / f"quality.{end}").read_text() for end in ("html", "md"))
         Balance(html)
         assert len(html) < 500_000 and len(markdown) < 40_000, folder
-    assert "The 40 of 300 with the lowest share" in html and "The 20 largest of 50 corpora" in html
+    assert "The 40 of 90 with the lowest share" in html and "The 20 largest of 30 corpora" in html
 
 
 def test_texts_of_other_pairs_are_refused(tmp_path: Path, shards: tuple[Tables, Tables]) -> None:
@@ -230,6 +232,33 @@ def test_statistics_of_the_sample() -> None:
     assert wilson_interval(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
     assert distinct(["What is a ship", "what IS a boat"], 2) == (4, 6)
     assert openings(["What is it?", "what  is that?", "Why?"]) == {"what is": 2, "why?": 1}
+
+
+def test_the_source_adds_up_what_was_left_out_on_the_way(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+
+    def commit(asset: str, shard: str, recipe: dict[str, Any], statistics: dict[str, Any], inputs: tuple[Input, ...] = ()) -> Input:
+        spec = Spec(asset=asset, partition=shard, code_version=1, recipe=recipe, inputs=inputs)
+        with store.write(spec) as draft:
+            (draft.folder / "data").write_text(shard)
+            draft.statistics |= statistics
+        artifact = store.find(spec)
+        assert artifact is not None
+        return artifact.manifest.as_input()
+
+    inputs, index = list[Input](), commit("evaluation_examples", "all", {}, {})
+    for shard, contaminated in (("a--0", 2), ("a--1", 0)):
+        inputs.append(
+            commit("clean_corpus", shard, {}, {"num_read": 50, "removed_by_reason": {"contaminated": contaminated, "too_short": 7}})
+        )
+        inputs.append(commit("one/instruction_pairs", shard, {"writer": {"kind": "imported"}}, {}))
+        dropped = {"contaminated": contaminated, "answer_is_no_option": 1}
+        inputs.append(commit("one/augmented_corpus", shard, {}, {"dropped_pairs": dropped}, (index,)))
+    spec = Spec(asset="one/corpus_quality", partition="all", code_version=4, recipe={}, inputs=tuple(inputs))
+    source = Source.of(spec, resolve(store, inputs))
+    assert source.dropped_pairs == {"answer_is_no_option": 2, "contaminated": 2} and source.is_decontaminated
+    assert source.contaminated_documents == (2, 100)
+    assert (source.pair_set, source.identity, len(source.writing), len(source.artifacts)) == ("one", spec.identity, 1, 6)
 
 
 @pytest.mark.parametrize(
