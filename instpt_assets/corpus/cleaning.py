@@ -63,9 +63,10 @@ def clean(
     out: Path,
     contamination: ContaminationIndex | None = None,
 ) -> dict[str, Any]:
-    """Write the documents that stay (`data-*.parquet`), those that do not (`REMOVED`), where masking is on the masked places (`MASKED`), a page.
+    """Write the documents that stay (`data-*.parquet`), those that do not (`removed.parquet`), and a page.
 
-    Memory follows the largest document, not the shard.
+    With masking also the masked places (`masked.parquet`), with `contamination` a report of what overlapped. Memory follows the largest
+    document, not the shard.
 
     Args:
         tables: the parts of a shard's `raw_corpus`.
@@ -76,7 +77,7 @@ def clean(
 
     Returns:
         num_read = num_documents + num_removed, num_characters (of what stays), removed_by_reason, steps (what each saw, removed and left),
-        what was masked; a warning where ids are not unique.
+        what was masked, overlaps_by_task; a warning where ids are not unique.
     """
     masker = Masker(cleaning.mask) if cleaning.mask is not None else None
     report = CleaningReport(_steps(cleaning, contamination is not None), masker)

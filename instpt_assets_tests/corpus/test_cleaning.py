@@ -84,7 +84,8 @@ def test_each_step_removes_what_it_should_and_says_why(raw: Path, index: Contami
         "c/known": ("contamination", f"contaminated: bridges 7: {' '.join(split_words(EXAMPLE))}"),
     }
     assert pl.read_parquet(out / "data-*.parquet")["document_id"].to_list() == ["c/good", "c/mail"]
-    assert statistics["removed_by_reason"]["contaminated"] == 1
+    assert statistics["removed_by_reason"]["contaminated"] == 1 and statistics["overlaps_by_task"] == {"bridges": 1}
+    assert pl.read_parquet(out / "overlaps.parquet")["document_id"].to_list() == ["c/known"]
 
 
 def test_counts_add_up_step_by_step(raw: Path, index: ContaminationIndex) -> None:

@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from instpt_assets.corpus.cleaning import clean
 from instpt_assets.defs.previews import PLOT_BYTES, describe
+from instpt_assets.recipe.cleaning import Cleaning, Masks
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import Artifact, Store
@@ -56,3 +58,22 @@ def test_a_large_picture_is_shown_or_it_says_where_it_lies(tmp_path: Path, size:
     else:
         path = shown.split("`")[1]
         assert "too large" in shown and Path(path).read_bytes() == artifact.file("scores.png").read_bytes()
+
+
+def test_a_clean_corpus_shows_its_steps_what_they_removed_and_what_was_masked(tmp_path: Path) -> None:
+    rows = [{"document_id": f"c/{n}", "text": text, "source": "s", "metadata": "{}"} for n, text in enumerate(["Ask a@b.org.", "no", "##"])]
+    pl.DataFrame(rows).write_parquet(tmp_path / "raw.parquet")
+    duplicates = pl.DataFrame(schema={"document_id": pl.String, "duplicate_of": pl.String, "kind": pl.String, "similarity": pl.Float64})
+    duplicates.write_parquet(tmp_path / "list.parquet")
+    rules = Cleaning(min_characters=3, mask=Masks())
+
+    def build(spec: Spec, inputs: object, out: Path) -> dict[str, Any]:
+        return clean([tmp_path / "raw.parquet"], tmp_path / "list.parquet", rules, out=out)
+
+    spec = Spec(asset="clean_corpus", partition="c--a", code_version=1, recipe={}, inputs=())
+    shown = describe(find_or_make(Store(str(tmp_path / "store")), spec, build).artifact, reused=False)
+    page = shown["preview"].value
+    assert "| length | 3 | 2 | 66.67% |" in page and "| length | c/1 | too short: 2 characters, at least 3 allowed | no |" in page
+    assert "a@b.org" not in page and "Ask email@example.com." in page
+    assert (shown["num_read"], shown["num_documents"], shown["num_removed"]) == (3, 1, 2)
+    assert shown["num_masks"].value == {"email": 1, "ipv4": 0, "ipv6": 0} and shown["steps"].value[1]["num_removed"] == 2
