@@ -16,6 +16,8 @@ from instpt_assets.recipe.corpora import Corpus, Format
 from instpt_assets.recipe.documentation import DocumentationUrl
 
 _MAX_SLUG = 150
+_LEFT_OUT = (".jsonl.zst", ".jsonl.gz", ".jsonl", ".parquet", ".txt")
+"""Endings that are no part of a key; others are, so that a file beside its compressed copy has another key."""
 SETTLED_SECONDS = 60.0
 """A file that was written to more recently may still be growing."""
 
@@ -158,11 +160,7 @@ def _changed(url: str) -> SourceError:
 
 def _slug(relative: str) -> str:
     """A path as part of a key: `/` becomes `.`; what else a key cannot hold becomes `-`, told apart by a hash of the path."""
-    # Other names of a format stay in the key.
-    stem = next(
-        (relative.removesuffix(ending) for ending, known in ENDINGS.items() if relative.endswith(ending) and ending == f".{known}"),
-        relative,
-    )
+    stem = next((relative.removesuffix(ending) for ending in _LEFT_OUT if relative.endswith(ending)), relative)
     dotted = stem.replace("/", ".")
     slug = re.sub(r"\.{2,}|-{2,}|[^A-Za-z0-9._-]+", "-", dotted)[:_MAX_SLUG]
     return slug if slug == dotted else f"{slug}-{_sha256(relative)[:8]}"

@@ -61,9 +61,10 @@ def test_a_file_in_parts_gives_the_documents_of_the_whole_file_in_any_order_of_r
     file = write(tmp_path / f"in/a.{ending}", texts)
     whole = read(*cut(file, None), tmp_path / "whole")
     corpus, shards = cut(file)
-    assert [shard.key for shard in shards] == ["c--a-00000", "c--a-00001", "c--a-00002"]
+    slug = f"a.{ending}" if ending in ("txt.gz", "txt.zst") else "a"
+    assert [shard.key for shard in shards] == [f"c--{slug}-00000", f"c--{slug}-00001", f"c--{slug}-00002"]
     assert [shard.url for shard in shards][1:] == [f"{file}#00001", f"{file}#00002"]
-    assert whole[2] == ("c/a-00000003", "text 3", str(file))
+    assert whole[2] == (f"c/{slug}-00000003", "text 3", str(file))
     assert read(corpus, shards, tmp_path / "parts") == whole
     assert sorted(read(corpus, [shards[i] for i in (2, 0, 1)], tmp_path / "mixed")) == whole
 

@@ -32,6 +32,11 @@ def test_folder_gives_known_endings_recursively_without_hidden_files(tmp_path: P
     assert formats == {"a": "jsonl.gz", "b": "jsonl", "d": "txt", "e": "jsonl.zst", "sub.c": "parquet"}
 
 
+def test_a_compressed_text_beside_its_plain_one_and_other_names_of_a_format_are_shards_of_their_own(tmp_path: Path) -> None:
+    fill(tmp_path, "a.txt", "a.txt.gz", "a.ndjson", "a.json.zst", "metadata.json")
+    assert keys(tmp_path) == ["c--a", "c--a.json.zst", "c--a.ndjson", "c--a.txt.gz"]
+
+
 def test_file_and_glob(tmp_path: Path) -> None:
     fill(tmp_path, "x/a.jsonl", "x/b.jsonl", "y/a.jsonl", "x/odd.data")
     assert keys(tmp_path / "x/a.jsonl") == ["c--a"]
