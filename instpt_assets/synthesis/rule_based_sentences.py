@@ -13,7 +13,8 @@ _LABEL = re.compile(r"^(?:[A-Z][A-Za-z]*(?:[ /&-][A-Za-z]+){0,3}): (?=[A-Z])")
 _BREAK = re.compile(r" (?=[\"'“‘(\[]?[A-Z])(?:(?<=[.!?] )|(?<=[.!?][\"')\]”’] ))")  # noqa: RUF001
 """Where a sentence may end, in unified white space. Patterns that run over every sentence begin with a character to look for: that is fast."""
 _ABBREVIATION = re.compile(
-    r"[(\[]?(?:e\.g|i\.e|vs|cf|viz|al|[Ff]igs?|[Ee]qs?|[Rr]efs?|Drs?|Mr|Mrs|Ms|Prof|St|Nos?|Inc|Ltd|Co|Corp|Jr|Sr|approx|ca|resp|dept|Gov|Sen|Rep|"
+    r"[(\[]?(?:e\.g|i\.e|vs|cf|viz|al|[Ff]igs?|[Ee]qs?|[Rr]efs?|Drs?|Mr|Mrs|Ms|Prof|St|Nos?|Inc|Ltd|Co|Corp|Jr|Sr|approx|ca|resp|dept|"
+    r"Gov|Sen|Rep|"
     r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|(?:[A-Z]\.)*[A-Z])\.$"
 )
 """A last word that need not end a sentence."""
@@ -21,16 +22,20 @@ _ABBREVIATION = re.compile(
 _MIN_CHARACTERS, _MAX_CHARACTERS = 40, 320
 _MIN_WORDS, _MAX_WORDS = 7, 50
 _MAX_DIGITS = 0.08
-_MAX_BRACKETS = 2
+_MAX_BRACKETS, _MAX_COMMAS = 2, 7
+_DIGIT = re.compile(r"[0-9]")
 
 AUXILIARY = (
     r"is|are|was|were|has|have|had|can|could|may|might|must|shall|should|will|would|do|does|did|cannot|isn't|aren't|wasn't|weren't|don't|"
     r"doesn't|didn't|can't|won't"
 )
 _VERBS = frozenset(AUXILIARY.split("|")) | frozenset(
-    "rose fell grew made took found became began led kept held came went saw said gave ran met lost left spent say says want wants need needs make makes "
-    "take takes show shows suggest suggests include includes depend depends occur occurs cause causes lead leads increase increases reflect reflects "
-    "provide provides require requires continue continues report reports expect expects remain remains mean means rise rises fall falls buy buys sell "
+    "rose fell grew made took found became began led kept held came went saw said gave ran met lost left spent say says want wants need "
+    "needs make makes "
+    "take takes show shows suggest suggests include includes depend depends occur occurs cause causes lead leads increase increases "
+    "reflect reflects "
+    "provide provides require requires continue continues report reports expect expects remain remains mean means rise rises fall falls "
+    "buy buys sell "
     "sells use uses know think believe agree exist exists".split()
 )
 """What tells a sentence from a heading or a row of a table, beside words in -ed."""
@@ -40,51 +45,68 @@ _PAST = re.compile(
 )
 """What begins like a caption needs a past tense that is no adjective."""
 _DEPENDENT = (
-    "It Its They Their Them He His She Her Hers These That Those Such Here Both Neither Either Another Others Other Same So And But Or Nor Yet Also "
+    "It Its They Their Them He His She Her Hers These That Those Such Here Both Neither Either Another Others Other Same So And But Or "
+    "Nor Yet Also "
     "Then Thus Hence Therefore However Moreover Furthermore Additionally Besides Nevertheless Nonetheless Conversely Instead Otherwise "
-    "Consequently Accordingly Similarly Likewise Still Indeed Again Meanwhile Finally Subsequently Afterwards Firstly Secondly Thirdly First "
-    "Second Third Lastly Next Alternatively Specifically Namely Notably Interestingly Importantly Respectively Table Figure Fig Figures Tables "
-    "Box Source Note Notes Which Who Whose What Where Why How Each Overall Only Even Now Later Elsewhere Because Due Owing One Ones Some Similar Regardless "
+    "Consequently Accordingly Similarly Likewise Still Indeed Again Meanwhile Finally Subsequently Afterwards Firstly Secondly Thirdly "
+    "First "
+    "Second Third Lastly Next Alternatively Specifically Namely Notably Interestingly Importantly Respectively Table Figure Fig Figures "
+    "Tables "
+    "Box Source Note Notes Which Who Whose What Where Why How Each Overall Only Even Now Later Elsewhere Because Due Owing One Ones Some "
+    "Similar Regardless "
     "Yes No Well Again Unfortunately Fortunately Perhaps Clearly Surprisingly Correspondingly Concurrently Simultaneously Further Rather "
-    "Theirs Ours Let See Suppose Imagine Recall Consider Remember Notice".split()
+    "Theirs Ours Have Has Had Is Are Was Were Be Being Been Do Does Did Can Could May Might Must Shall Should Will Would Let See Suppose "
+    "Imagine Recall Consider Remember Notice".split()
 )
 _BEGINS_DEPENDENT = re.compile(
     rf"(?:{'|'.join(sorted(_DEPENDENT))})\b|This (?!(?:study|trial|paper|article|review|analysis|report|survey|chapter|book)\b)"
-    r"|(?:In|On|For|By|At|As|To|Under|With|From|After|Of|During|Among|Despite|Within|Besides|Given|Through|Based on|Compared with|Compared to|"
+    r"|(?:In|On|For|By|At|As|To|Under|With|From|After|Of|During|Among|Despite|Within|Besides|Given|Through|Based on|Compared with|"
+    r"Compared to|"
     r"Similar to|In addition to|Like|Unlike|Using|Without|Because of|Due to) "
-    r"(?:this|that|these|those|such|it|them|its|their|both|each|his|her|here|all of these|addition|contrast|other|turn|fact|general|particular|"
-    r"summary|conclusion|short|brief|sum|example|instance|comparison|a result|a consequence|the other|the one hand|the contrary|the same|another|average)\b"
+    r"(?:this|that|these|those|such|it|them|its|their|both|each|his|her|here|all of these|addition|contrast|other|turn|fact|general|"
+    r"particular|"
+    r"summary|conclusion|short|brief|sum|example|instance|comparison|a result|a consequence|the other|the one hand|the contrary|the same|"
+    r"another|average)\b"
     r"|The (?:former|latter|same|other|others|second|third|above|following|first|next|remaining|rest|result|results|reason|opposite|effect|"
     r"difference|differences|figure|table|exception|exceptions|two|three|authors?)\b"
 )
 """A beginning that leans on the sentence before."""
 _POINTS_AWAY = re.compile(
-    r"[ (](?:[Ff]ig(?:ure|s)?|[Tt]ables?|[Ee]xhibits?|[Aa]ppendi(?:x|ces)|[Ss]upplementa\w+|[Aa]dditional file|[Cc]hapters?|[Ss]ections? \d|[Bb]ox \d|https?|www|"
+    r"[ (](?:[Ff]ig(?:ure|s)?|[Tt]ables?|[Ee]xhibits?|[Aa]ppendi(?:x|ces)|[Ss]upplementa\w+|[Aa]dditional file|[Cc]hapters?|"
+    r"[Ss]ections? \d|[Bb]ox \d|https?|www|"
     r"above-mentioned|aforementioned|as follows|following|described (?:above|below|previously|elsewhere)|(?:above|below)(?=[,.)])|et al|"
     r"see (?:above|below|also)|respectively|ibid|clinicaltrials|ISRCTN|Copyright|doi)(?![A-Za-z])"
 )
-_NOTATION = re.compile(r"[\[\]=|_\t{}<>\"“”±×*†‡#^~\\…•]|\(\s*\)|\(\d[\d,; –-]*\)|\.\.|[a-z]\.\d")  # noqa: RUF001
+_NOTATION = re.compile(r"[\[\]=|_\t{}<>\"“”±×*†‡#^~\\…•]|\(\s*\)|\(\d[\d,; –-]*\)|\.\.|[.,](?=\d)(?<=[a-z].)|\. (?=[A-Z])(?<=\b[A-Z]\. )")  # noqa: RUF001
 """What points out of the sentence, or is notation rather than prose. Quotation marks too: a pair quotes sentences."""
 _HEADING_INSIDE = re.compile(
-    r" (?<=[a-z] )(?:The|An?|In|At|On|Most|Many|Some|Several|Although|While|According|Overall|However|Reports|Contacts|Respondents|Retail|Retailers|Sales|"
+    r" (?<=[a-z] )(?:The|An?|In|At|On|Most|Many|Some|Several|Although|While|According|Overall|However|Reports|Contacts|Respondents|"
+    r"Retail|Retailers|Sales|"
     r"Manufacturers|Manufacturing|Farmers|Bankers|Loan|Construction|Residential|Commercial|Home|Housing|Consumer|Labor|Employment|Prices|"
-    r"Wages|Tourism|Agricultural|Activity|Economic|Business|Demand|Conditions|Growth|Real|Auto|Energy|Credit|Lending|Firms|Since|We|This|These|"
+    r"Wages|Tourism|Agricultural|Activity|Economic|Business|Demand|Conditions|Growth|Real|Auto|Energy|Credit|Lending|Firms|Since|We|This|"
+    r"These|"
     r"There|Both|All|For|By|As|To|From|During|After|Before|With) "
 )
 """A heading that ran into the sentence behind it, which begins with a capital of its own."""
 _HEADING_FIRST = re.compile(
-    r"(?:\S+ ){1,6}?(?!(?:in|at|of|the|for|from|by|and|to|with|on|between|than|that|an?|across|near|into|when|as|but|or|while|through|under|over|before|"
-    r"after|since|until|against|via|like|among|said|its|their|our|other|all|many|most|some|both|about|around|both|where|if|because|per|late|early|mid|"
-    r"last|next|each|every|one|two|three|no|not|is|are|was|were|late|versus|within|outside|throughout|toward|towards|during|including|especially) )"
+    r"(?:\S+ ){1,6}?(?!(?:in|at|of|the|for|from|by|and|to|with|on|between|than|that|an?|across|near|into|when|as|but|or|while|through|"
+    r"under|over|before|"
+    r"after|since|until|against|via|like|among|said|its|their|our|other|all|many|most|some|both|about|around|both|where|if|because|per|"
+    r"late|early|mid|"
+    r"last|next|each|every|one|two|three|no|not|is|are|was|were|late|versus|within|outside|throughout|toward|towards|during|including|"
+    r"especially) )"
     r"[a-z-]+ [A-Z][a-z]{2,} [a-z]"
 )
 """The same at the beginning, where the capital stands behind a word that no name follows usually."""
 _SUBJECT_AWAY = re.compile(r"[^,]{0,100}, (?:it|they|he|she|this|these|those|the latter)\b")
 """A subject that may be named in the sentence before."""
 _FUNCTION_START = frozenset(
-    "The A An In At On For By From Of During Since Although Though While As When If After Before Most Many Several All Among Between According "
-    "Despite With Without To Under Over Until Unless Through Throughout Our We Given Within About Around Approximately More Less Fewer Across "
-    "Like Unlike Following Using Every Any I You People Compared Two Three Four Five Six Seven Eight Nine Ten Whether Once Toward Towards Against Upon".split()
+    "The A An In At On For By From Of During Since Although Though While As When If After Before Most Many Several All Among Between "
+    "According "
+    "Despite With Without To Under Over Until Unless Through Throughout Our We Given Within About Around Approximately More Less Fewer "
+    "Across "
+    "Like Unlike Following Using Every Any I You People Compared Two Three Four Five Six Seven Eight Nine Ten Whether Once Toward "
+    "Towards Against Upon".split()
 )
 _CAPITAL_SECOND = re.compile(r"(?P<first>[A-Z][\w'’-]*),?(?: (?:and|of|for|in|the|&|/))* [A-Z][a-z]")  # noqa: RUF001
 _TITLE_RUN = re.compile(r"[A-Z][\w'-]+ (?:[A-Z][\w'-]+ |and |of ){2,}[A-Z]")
@@ -148,21 +170,17 @@ def is_statement(sentence: str) -> bool:
     """Whether it is one whole statement in prose: neither a heading, a row of a table, a question nor cut off, of a usual length."""
     if not (_MIN_CHARACTERS <= len(sentence) <= _MAX_CHARACTERS) or sentence[-1] != "." or not sentence[0].isupper():
         return False
-    if not _MIN_WORDS <= sentence.count(" ") + 1 <= _MAX_WORDS or not (sentence[-2].isalnum() or sentence[-2] in ")%"):
+    if not (sentence[-2].isalnum() or sentence[-2] in ")%") or _NOTATION.search(sentence) or sentence.count(",") > _MAX_COMMAS:
         return False
-    opening, digits = sentence.count("("), sum(map(sentence.count, "0123456789"))
+    opening, digits = sentence.count("("), len(_DIGIT.findall(sentence))
     if opening != sentence.count(")") or opening > _MAX_BRACKETS or digits > _MAX_DIGITS * len(sentence):
         return False
-    if sentence.count(",") > 7 or sentence.count(":") > 0 or sentence.count(";") > 1:
+    words = sentence.split(" ")
+    if not _MIN_WORDS <= len(words) <= _MAX_WORDS or ":" in sentence or sentence.count(";") > 1:
         return False
-    if (
-        _NOTATION.search(sentence)
-        or _POINTS_AWAY.search(f" {sentence}")
-        or _HEADING_INSIDE.search(sentence)
-        or _HEADING_FIRST.match(sentence)
-    ):
+    if _VERBS.isdisjoint(words) and ("ed " not in sentence or (_CAPTION.match(sentence) and not _PAST.search(sentence))):
         return False
-    if _VERBS.isdisjoint(sentence.split(" ")) and ("ed " not in sentence or (_CAPTION.match(sentence) and not _PAST.search(sentence))):
+    if _POINTS_AWAY.search(f" {sentence}") or _HEADING_INSIDE.search(sentence) or _HEADING_FIRST.match(sentence):
         return False
     capital = _CAPITAL_SECOND.match(sentence)
     return (capital is None or capital["first"] in _FUNCTION_START) and not _TITLE_RUN.search(sentence)

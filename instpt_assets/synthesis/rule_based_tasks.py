@@ -85,28 +85,49 @@ def inference(passage: Passage, draws: Draws) -> Iterator[Found]:
 _FINITE = re.compile(rf"\b(?:{AUXILIARY}|which|who|that|whose|whether)\b")
 _RESULT_OPENING = re.compile(r"(?:As a result|As a consequence|Consequently|For (?:this|these) reasons?|Because of this), ")
 _REASON_OPENING = re.compile(
-    r"(?:This|That|It) (?:is|was|may be|might be|could be|can be)(?: (?:\w+ly|in part))? (?:because|due to|owing to|attributable to|explained by|the result of|a result of|a consequence of) "
+    r"(?:This|That|It) (?:is|was|may be|might be|could be|can be)(?: (?:\w+ly|in part))? (?:because|due to|owing to|attributable to|"
+    r"explained by|the result of|a result of|a consequence of) "
 )
 _BECAUSE = re.compile(r"^(?P<effect>[^;:]{25,}?),? because (?!of )(?P<cause>[^;:]{12,})\.$")
 _DUE_TO = re.compile(
-    r"^(?P<effect>[^;:]{25,}?)(?:, (?:mainly |primarily |largely |partly |probably |possibly |likely |perhaps )?(?:due to|owing to|because of|thanks to|as a result of)"
+    r"^(?P<effect>[^;:]{25,}?)(?:, (?:mainly |primarily |largely |partly |probably |possibly |likely |perhaps )?(?:due to|owing to|"
+    r"because of|thanks to|as a result of)"
     r"|(?<=\w{3}ed) (?:due to|owing to)| (?:because of|as a result of|on account of)) (?P<cause>[^,;:]{4,})\.$"
 )
 _CAUSE_FIRST = re.compile(r"^(?P<word>Because of|Because|Due to|Owing to|As a result of) (?P<cause>[^,;:]+), (?P<effect>[^;:]+)\.$")
 _LED_TO = re.compile(
-    r"^(?P<cause>[A-Z][^,;:]{8,90}?) (?:(?:has|have|had) )?(?P<verb>led to|resulted in|leads to|lead to|results in|result in|gave rise to|brought about) "
+    r"^(?P<cause>[A-Z][^,;:]{8,90}?) (?:(?:has|have|had) )?(?P<verb>led to|resulted in|leads to|lead to|results in|result in|"
+    r"gave rise to|brought about) "
     r"(?P<effect>[^,;:]{8,})\.$"
 )
 _ADVERB = re.compile(r"(?:\w+ly|often|also|then|thus|still|even|soon|now|sometimes|to)$")
 _LEADING_TO = re.compile(
-    r"^(?P<cause>[^;:]{30,}), (?:thereby |thus )?(?:leading to|resulting in|which led to|which resulted in|giving rise to) (?P<effect>[^,;:]{8,})\.$"
+    r"^(?P<cause>[^;:]{30,}), (?:thereby |thus )?(?:leading to|resulting in|which led to|which resulted in|"
+    r"giving rise to) (?P<effect>[^,;:]{8,})\.$"
 )
 _HEDGE = re.compile(
-    r"(?:\b(?:not|only|just|simply|partly|largely|mainly|primarily|probably|perhaps|possibly|part|likely|and|but|or|be|been|is|are|was|were|mostly|especially|"
+    r"(?:\b(?:not|only|just|simply|partly|largely|mainly|primarily|probably|perhaps|possibly|part|likely|and|but|or|be|been|is|are|was|"
+    r"were|mostly|especially|"
     r"particularly|precisely|either|being|that|than|as|both|rather|so|merely|the|a|of|to|in|by|with|for)|,)$"
 )
-_CAUSAL = ("because", "due to", "owing to", "Because", "Due to", "Owing to", "result", "led to", "lead", "gave rise", "brought about", "Consequently",
-           "For the", "consequence", "on account of", "thanks to", "attributable", "explained by", "giving rise")  # fmt: skip
+_CAUSAL = (
+    *(
+        "because",
+        "Because",
+        "due to",
+        "Due to",
+        "owing to",
+        "Owing to",
+        "on account of",
+        "thanks to",
+        "attributable",
+        "explained by",
+        "For th",
+    ),
+    *("s a result", "the result of", "a result of", "consequence", "onsequently", "resulted in", "resulting in", "result in", "results in"),
+    *("led to", "lead to", "leads to", "leading to", "gave rise", "giving rise", "brought about"),
+)
+"""What a sentence of cause and effect holds: looked for before any pattern."""
 
 
 def cause_and_effect(passage: Passage, draws: Draws) -> Iterator[Found]:
@@ -211,14 +232,17 @@ _IN_OTHER_WORDS = re.compile(
     r"(?:In other words|That is(?: to say)?|Put differently|Put simply|Stated differently|To put it (?:differently|simply|another way)), "
 )
 _NAMELY = re.compile(
-    r"^(?P<beginning>[^;:]{25,}?)(?: \((?:i\.e\.|that is|namely),? ?(?P<inside>[^()]{6,})\)(?=[,.;])|,? (?:i\.e\.|namely),? (?P<behind>[^;:()]{6,})\.$)"
+    r"^(?P<beginning>[^;:]{25,}?)(?: \((?:i\.e\.|that is|namely),? ?(?P<inside>[^()]{6,})\)(?=[,.;])|,? (?:i\.e\.|"
+    r"namely),? (?P<behind>[^;:()]{6,})\.$)"
 )
 _DEFINED = re.compile(
-    r"^(?P<term>(?:(?:The|An?) )?(?:term )?[A-Za-z][^,;:.()]{2,60}?) (?:(?:is|was|are|were)(?: \w+ly)? defined as|refers? to|denotes?) (?P<meaning>[^;:]{12,})\.$"
+    r"^(?P<term>(?:(?:The|An?) )?(?:term )?[A-Za-z][^,;:.()]{2,60}?) (?:(?:is|was|are|were)(?: \w+ly)? defined as|refers? to|"
+    r"denotes?) (?P<meaning>[^;:]{12,})\.$"
 )
 _ABBREVIATED = re.compile(r"\((?P<short>[A-Z][A-Za-z]?[A-Z]{1,4})s?\)")
 _NO_TERM = re.compile(
-    r"\b(?:this|that|these|those|it|they|we|which|who|what|when|if|no|not|and|he|she)\b|^(?:[Ii]n|[Aa]t|[Oo]n|[Ff]or|[Aa]ll|[Ee]ach|[Tt]here) ",
+    r"\b(?:this|that|these|those|it|they|we|which|who|what|when|if|no|not|and|he|she)\b|^(?:[Ii]n|[Aa]t|[Oo]n|[Ff]or|[Aa]ll|[Ee]ach|"
+    r"[Tt]here) ",
     re.IGNORECASE,
 )
 _SMALL = frozenset("of and the for in to on a an with by".split())
@@ -294,9 +318,13 @@ def _lowered(term: str, text: str) -> str:
 _DOMAIN_WORD = re.compile(r"\b[a-z]+(?:-[a-z]+)*\b|\b[A-Z][A-Za-z-]+\b")
 _MIN_WORD_LETTERS, _NUM_WORDS = 6, 4
 _COMMON = frozenset(
-    "although because between through without however including another several various against further whether before during following together "
-    "percent million billion roughly january february april august september october november december monday tuesday wednesday thursday friday themselves therefore already usually generally especially particularly significantly respectively compared reported increased decreased showed "
-    "become becomes became number higher greater remained observed according around always should people number period expected continue continued".split()
+    "although because between through without however including another several various against further whether before during following "
+    "together "
+    "percent million billion roughly january february april august september october november december monday tuesday wednesday thursday "
+    "friday themselves therefore already usually generally especially particularly significantly respectively compared reported "
+    "increased decreased showed "
+    "become becomes became number higher greater remained observed according around always should people number period expected continue "
+    "continued".split()
 )
 
 
@@ -325,8 +353,10 @@ _MAX_GIST_WORDS = 80
 _TITLE_WORDS, _HEADING_WORDS = range(3, 36), range(2, 16)
 _MIN_TITLE_SHARE = 0.5
 _NO_HEADING = re.compile(
-    r"(?:Introduction|Background|Methods?|Materials?|Results?|Discussion|Conclusions?|Abstract|Summary|References|Limitations|Acknowledge\w+|Table|Fig|Competing|"
-    r"Author|Funding|Supporting|Key |Self-Check|Review|Visit|Ethics|Availability|Abbreviations|Main |Other |General )\b|.*[|=\t<>{}]|.*\d{2}|.*[.,;:!?]$|.*\bet al\b"
+    r"(?:Introduction|Background|Methods?|Materials?|Results?|Discussion|Conclusions?|Abstract|Summary|References|Limitations|"
+    r"Acknowledge\w+|Table|Fig|Competing|"
+    r"Author|Funding|Supporting|Key |Self-Check|Review|Visit|Ethics|Availability|Abbreviations|Main |Other |General )\b|.*[|=\t<>{}]|"
+    r".*\d{2}|.*[.,;:!?]$|.*\bet al\b"
 )
 
 
@@ -387,8 +417,10 @@ def _fits(title: str, text: str) -> bool:
 # Completion
 
 _CUT = re.compile(
-    r"(?:,(?= (?:but|while|although|though|which|whereas|with|without|because|where|when|including|due|so|if|even|despite|since|unless|rather|especially|"
-    r"particularly|mainly|mostly|primarily|partly|as|compared|resulting|leading) )|(?= (?:that|which|because|while|when|whereas|although|if|by|after|before|unless|until) )) "
+    r"(?:,(?= (?:but|while|although|though|which|whereas|with|without|because|where|when|including|due|so|if|even|despite|since|unless|"
+    r"rather|especially|"
+    r"particularly|mainly|mostly|primarily|partly|as|compared|resulting|leading) )|(?= (?:that|which|because|while|when|whereas|although|"
+    r"if|by|after|before|unless|until) )) "
 )
 """Where a sentence is cut, besides at its only comma: other commas may be those of a list."""
 _COMMA = re.compile(r", (?!and |or )")

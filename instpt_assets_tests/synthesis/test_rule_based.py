@@ -237,6 +237,8 @@ def test_sentences_are_cut_where_they_end() -> None:
         "The mean was 37.3 ± 10.9 years in the group and 37.8 ± 11.0 in the other.",
         "According to the report, he called it \"a good year\" for all of the industry.",
         "Comparison of new anticoagulants versus imputed placebo on the risk of all-cause mortality.",  # a caption
+        "Have any other serious medical condition which is likely to influence the outcome of the study.",  # an item of a list
+        "No difference was detected between product P and product R. P also showed a smaller loss than others.",
         "As can be seen in the figure, demand increased in every region of the country.",
     ],
 )  # fmt: skip
