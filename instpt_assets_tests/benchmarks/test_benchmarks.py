@@ -77,3 +77,13 @@ def test_planted_near_duplicates_are_found_by_how_alike_they_are(benchmark: Benc
             assert row["planted removed"] >= 0.97 * row["planted"]
             assert row["removed of nearly the threshold"] >= 0.99 * row["removed"]
         assert rows[kind, 5, 0.8, 0.2]["removed"] == 0
+
+
+@pytest.mark.slow
+def test_augmentation_takes_no_more_memory_for_more_passages(benchmark: Benchmark) -> None:
+    rows = benchmark("augmentation", "--passages", "30000", "--repeats", "1")
+    assert [(row["index"], row["num_passages"] >= 30_000) for row in rows] == [(False, False), (True, False), (False, True), (True, True)]
+    for few, many in zip(rows[:2], rows[2:], strict=True):
+        assert many["resident_peak_mib"] < few["resident_peak_mib"] + 80
+        assert many["num_pairs"] + sum(many["dropped_pairs"].values()) == 5 * many["num_passages"]
+    assert all(row["passages_per_second"] > 4000 for row in rows)  # the goal, on a quiet machine, is 15,000
