@@ -5,6 +5,8 @@ set under `evaluation/` are planted, one each, into pieces of real papers that o
 than 8 words in all) is not planted; the index lists it as skipped.
 """
 
+import argparse
+import json
 import os
 import random
 import re
@@ -24,11 +26,9 @@ from instpt_assets.evaluation.examples import source_examples
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.decontamination import EvaluationSource
 
-NUM_PLANTED = 200
-"""Examples of each set."""
 HOST_CHARACTERS = 3000
 MIN_WORDS = 8
-LENGTHS = (8, 13)
+LENGTHS = (8, 10, 13)
 
 
 def sources(data: Path) -> dict[str, EvaluationSource]:
@@ -150,17 +150,26 @@ def measure(
 
 def main() -> None:
     """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--planted", type=int, default=200, help="examples of each set")
+    options = parser.parse_args()
     data = Path(os.environ["INSTPT_SHARED_DATA"])
-    print("| n | planted | " + " | ".join(VARIANTS) + " |\n|" + "---|" * (len(VARIANTS) + 2))
-    rest = []
+    print("| n | set (planted) | " + " | ".join(VARIANTS) + " |\n|" + "---|" * (len(VARIANTS) + 2))
+    told, figures = [], {}
     for ngram_words in LENGTHS:
-        found, flagged, speed = measure(data, ngram_words, NUM_PLANTED)
-        for name in [*next(iter(found.values())), "all"]:
-            counts = [tuple(map(sum, zip(*by_set.values(), strict=True))) if name == "all" else by_set[name] for by_set in found.values()]
-            print(f"| {ngram_words} | {name} ({counts[0][1]}) | " + " | ".join(f"{100 * hits / of:.1f} %" for hits, of in counts) + " |")
-        told = ", ".join(f"{hits:,} of {of:,} ({corpus})" for corpus, (hits, of) in flagged.items())
-        rest.append(f"n = {ngram_words}: nothing planted: {told}; {speed:.0f} MB/s")
-    print("\n".join(rest))
+        found, flagged, speed = measure(data, ngram_words, options.planted)
+        for by_set in found.values():
+            by_set["all"] = (sum(hits for hits, _ in by_set.values()), sum(of for _, of in by_set.values()))
+        for name, (_, of) in next(iter(found.values())).items():
+            recalls = [f"{100 * by_set[name][0] / of:.1f} %" for by_set in found.values()]
+            print(f"| {ngram_words} | {name} ({of:,}) | " + " | ".join(recalls) + " |")
+        unplanted = ", ".join(f"{hits:,} of {of:,} ({corpus})" for corpus, (hits, of) in flagged.items())
+        told.append(f"n = {ngram_words}: documents found without anything planted: {unplanted}; {speed:.0f} MB/s")
+        figures[ngram_words] = {"found": found, "unplanted": flagged, "megabytes_per_second": speed}
+    print("\n".join(told))
+    if options.out is not None:
+        options.out.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,3 +87,16 @@ def test_augmentation_takes_no_more_memory_for_more_passages(benchmark: Benchmar
         assert many["resident_peak_mib"] < few["resident_peak_mib"] + 80
         assert many["num_pairs"] + sum(many["dropped_pairs"].values()) == 5 * many["num_passages"]
     assert all(row["passages_per_second"] > 4000 for row in rows)  # the goal, on a quiet machine, is 15,000
+
+
+@pytest.mark.slow
+def test_every_planted_evaluation_example_is_found_and_few_others_are(benchmark: Benchmark) -> None:
+    figures = benchmark("planted_examples", "--planted", "100")
+    for by_length in figures.values():
+        for variant in ("exact", "exact, as an exam prints it", "case, punctuation, white space"):
+            found, planted = by_length["found"][variant]["all"]
+            assert found == planted > 1000, variant
+        assert by_length["megabytes_per_second"] > 8  # the goal, on a quiet machine, is 20
+    found, planted = figures["13"]["found"]["5 % of its words edited"]["all"]
+    assert found >= 0.8 * planted
+    assert sum(found for found, _ in figures["13"]["unplanted"].values()) <= 20
