@@ -7,7 +7,6 @@ before in the same text, so the first of several equal ones is none.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -107,9 +106,7 @@ def measure_quality(texts: Sequence[str], words: Words, part: QualityRules) -> d
     lines = [_pieces(text, "\n") for text in texts]
     num_lines = np.maximum(_numbers(lines, len), 1)
     bullets, ellipses = part.bullets, ("…", "...")
-    # Of each different word: any(map(str.isalpha, word)), without a loop of Python's.
-    has_letter = map(any, map(partial(map, str.isalpha), words.vocabulary.to_pylist()))
-    alphabetic = np.fromiter(has_letter, bool, len(words.vocabulary))
+    has_letter = pc.match_substring_regex(words.vocabulary, r"\p{L}").to_numpy(zero_copy_only=False)
     return {
         "words": words.counts.astype(np.float64),
         "mean word length": words.characters / num_words,
@@ -117,7 +114,7 @@ def measure_quality(texts: Sequence[str], words: Words, part: QualityRules) -> d
         "ellipses per word": _numbers(texts, lambda text: text.count("...") + text.count("…")) / num_words,
         "lines with a bullet": _numbers(lines, lambda own: sum(line.startswith(bullets) for line in own)) / num_lines,
         "lines ending in an ellipsis": _numbers(lines, lambda own: sum(line.endswith(ellipses) for line in own)) / num_lines,
-        "words with a letter": words.per_text(words.texts[alphabetic[words.numbers]]) / num_words,
+        "words with a letter": words.per_text(words.texts[has_letter[words.numbers]]) / num_words,
         "different stop words": _stop_words(words, part.stop_words),
     }
 
