@@ -5,7 +5,7 @@ Rules are strict rather than complete: a passage has far more sentences than pai
 
 import re
 
-_CITATION = re.compile(r"\s?(?:\[\d[\d\s,;–-]*\](?:\s?[,–-]\s?(?=\[))?)+")  # noqa: RUF001
+_CITATION = re.compile(r"\s?(?:\[\d[\d\s,;–-]*\](?:\s?[,–-]\s?(?=\[))?)+(?!\w)")  # noqa: RUF001
 """Numbers in brackets that point to a list of references."""
 _CITED_NUMBERS = re.compile(r" \(\d{1,3}(?:\s?[,–-]\s?\d{1,3})*\)(?=[.,;])")  # noqa: RUF001
 _LABEL = re.compile(r"^(?:[A-Z][A-Za-z]*(?:[ /&-][A-Za-z]+){0,3}): (?=[A-Z])")

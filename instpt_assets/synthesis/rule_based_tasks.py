@@ -356,7 +356,7 @@ _NO_HEADING = re.compile(
     r"(?:Introduction|Background|Methods?|Materials?|Results?|Discussion|Conclusions?|Abstract|Summary|References|Limitations|"
     r"Acknowledge\w+|Table|Fig|Competing|"
     r"Author|Funding|Supporting|Key |Self-Check|Review|Visit|Ethics|Availability|Abbreviations|Main |Other |General )\b|.*[|=\t<>{}]|"
-    r".*\d{2}|.*[.,;:!?]$|.*\bet al\b"
+    r".*\d{2}|.*[.,;:!?]$|.*\b(?:et al|https?|www)\b"
 )
 
 

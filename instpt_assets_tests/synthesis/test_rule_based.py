@@ -190,7 +190,8 @@ def test_headings_and_conclusions_are_summaries() -> None:
     section = only(f"Effects on housing\n{RATES} {BUILDERS}", "summarization", name="c/d/00001")
     assert section.response == "Effects on housing" and RATES in section.instruction
     assert mined(f"No change\nThen imports must rise\n{RATES} {BUILDERS}", "summarization", name="c/d/00001").pairs == ()  # rows of a table
-    assert mined(f"Methods\n{RATES} {BUILDERS}", "summarization", name="c/d/00001").pairs == ()
+    for no_heading in ("Methods", "More about it: https://example.org/builders", "Table 3 Rates and builders"):
+        assert mined(f"{no_heading}\n{RATES} {BUILDERS}", "summarization", name="c/d/00001").pairs == ()
     concluded = only(f"{RATES} In conclusion, builders have reacted to interest rates within a single quarter.", "summarization")
     assert concluded.response == "Builders have reacted to interest rates within a single quarter."
     assert only(f"Results: {RATES}\nConclusions: {BUILDERS} {RATES}", "summarization").response == f"{BUILDERS} {RATES}"
