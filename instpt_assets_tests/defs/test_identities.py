@@ -29,14 +29,14 @@ def spec(light: LightProject, asset: str, partition: str, **changes: Any) -> Spe
     return Alone(recipe, light.project.store).spec(asset, partition)
 
 
-def test_signatures_do_not_follow_the_threshold_that_they_are_compared_by(light: LightProject) -> None:
+def test_signatures_do_not_follow_what_they_are_compared_by(light: LightProject) -> None:
     deduplication = light.project.recipe.deduplication
-    identities = {
-        name: spec(light, "document_signatures", "notes--a", deduplication=deduplication.model_copy(update=change)).identity
-        for name, change in {"same": {}, "threshold": {"threshold": 0.5}, "seed": {"seed": 9}, "words": {"shingle_words": 3}}.items()
-    }
-    assert identities["same"] == identities["threshold"]
-    assert len(set(identities.values())) == 3
+    same, threshold, exact, *others = (
+        spec(light, "document_signatures", "notes--a", deduplication=deduplication.model_copy(update=change)).identity
+        for change in ({}, {"threshold": 0.5}, {"exact": False}, {"seed": 9}, {"shingle_words": 3}, {"near": False})
+    )
+    assert same == threshold == exact
+    assert len({same, *others}) == 4
 
 
 @pytest.mark.parametrize("stage", ["eval_scores", "instruction_tuned_eval_scores"])
