@@ -5,7 +5,6 @@ chain, whether none was written or none may stand in a text (`screening`), and c
 What the pair set did not select is left out. Pairs that may not stand in a text are kept beside it, in `dropped.parquet`, with the reason.
 """
 
-import itertools
 import json
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,8 +83,7 @@ def augment(
     """
     start = time.monotonic()
     totals, layout_counts = Counter[str](), Counter[str]()
-    waiting: list[tuple[Any, ...]] = []
-    num_waiting = 0
+    waiting = _Rows()
     with (
         pq.ParquetWriter(out / "data-00000.parquet", SCHEMA, compression="zstd") as writer,
         TableWriter(out, "dropped.parquet", DROPPED) as dropped_table,
@@ -97,17 +94,16 @@ def augment(
                 totals["num_not_selected"] += len(members)
                 continue
             laid_out = _lay_out(members, layouts)
-            waiting.append(_row(pair_set, members, laid_out))
-            num_waiting += len(laid_out.text)
+            waiting.add(pair_set, members, laid_out)
             layout_counts[laid_out.layout] += 1
             totals["num_passages"] += len(members)
             totals["num_pairs"] += laid_out.num_pairs
             totals["num_characters"] += len(laid_out.text)
-            if len(waiting) >= _GROUP_ROWS or num_waiting >= _GROUP_CHARACTERS:
-                writer.write_table(_table(waiting))
-                waiting, num_waiting = [], 0
-        if waiting:
-            writer.write_table(_table(waiting))
+            if waiting.num_rows >= _GROUP_ROWS or waiting.num_characters >= _GROUP_CHARACTERS:
+                writer.write_table(waiting.table())
+                waiting = _Rows()
+        if waiting.num_rows:
+            writer.write_table(waiting.table())
     return {
         "num_rows": layout_counts.total(),
         **{name: totals[name] for name in ("num_passages", "num_pairs", "num_characters", "num_not_selected")},
@@ -212,26 +208,35 @@ def _lay_out(members: Sequence[_Member], layouts: Layouts) -> LaidOut:
     return lay_out([Shot(m.passage.text, m.passage.pairs) for m in members], layouts, key=f"{first.chain_id}\0{first.passage_id}")
 
 
-def _row(pair_set: str, members: Sequence[_Member], laid_out: LaidOut) -> tuple[Any, ...]:
-    """The text's row, in the order of SCHEMA; `text_id` is the pair set, the first passage and how many follow it."""
-    return (
-        f"{pair_set}/{members[0].passage.passage_id}+{len(members) - 1}",
-        laid_out.text,
-        [member.passage.passage_id for member in members],
-        laid_out.num_pairs,
-        laid_out.layout,
-        [member.license for member in members],
-        [member.metadata for member in members],
-    )
+class _Rows:
+    """Rows on their way into the table, column by column: a container a row would cost Python's search for garbage much time."""
 
+    def __init__(self) -> None:
+        self.num_rows = self.num_characters = 0
+        self._columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self._ends = [0]  # of each row's lists, in the columns that hold their items
 
-def _table(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    return pa.table([_array(values, field.type) for values, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)], schema=SCHEMA)
+    def add(self, pair_set: str, members: Sequence[_Member], laid_out: LaidOut) -> None:
+        """Add a text; its id is the pair set, the first passage and how many follow it."""
+        columns = self._columns
+        columns["text_id"].append(f"{pair_set}/{members[0].passage.passage_id}+{len(members) - 1}")
+        columns["text"].append(laid_out.text)
+        columns["passage_ids"] += [member.passage.passage_id for member in members]
+        columns["num_pairs"].append(laid_out.num_pairs)
+        columns["layout"].append(laid_out.layout)
+        columns["license"] += [member.license for member in members]
+        columns["metadata"] += [member.metadata for member in members]
+        self._ends.append(len(columns["passage_ids"]))
+        self.num_rows += 1
+        self.num_characters += len(laid_out.text)
 
+    def table(self) -> pa.Table:
+        """The rows as a table."""
+        return pa.table([self._array(field) for field in SCHEMA], schema=SCHEMA)
 
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array by way of polars, which makes it several times faster than pyarrow from Python's objects."""
-    if not pa.types.is_list(kind):
-        return pl.Series(values=values).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(kind)
-    offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, _array(list(itertools.chain.from_iterable(values)), kind.value_type))
+    def _array(self, field: pa.Field) -> pa.Array:
+        is_list = pa.types.is_list(field.type)
+        # By way of polars, which reads Python's objects several times faster than pyarrow.
+        values = pl.Series(values=self._columns[field.name]).to_arrow(compat_level=pl.CompatLevel.oldest())
+        values = values.cast(field.type.value_type if is_list else field.type)
+        return pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), values) if is_list else values
