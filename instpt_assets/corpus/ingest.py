@@ -23,7 +23,7 @@ def ingest(shard: Shard, corpus: Corpus, *, out: Path, digest: str | None = None
     """Write a shard's documents (`data-*.parquet`) and what is rejected (`rejected.parquet`).
 
     Texts are normalised (`normalizing`). A document's id is `<corpus>/<its own id>`, or `<corpus>/<file>-<position>` where the corpus
-    has no ids (with `-<place>` behind it where it stood in a list), however the file is cut into shards. Its metadata are the record's other fields, with the corpus's licence or else its own under `license`.
+    has no ids (with `-<place>` behind it where it stood in a list), however the file is cut into shards. Its metadata are the record's other fields, with the corpus's licence or else its own under `license` (a text or null; what else it is as JSON text).
 
     Args:
         shard: what to read.
@@ -70,7 +70,8 @@ def _document(record: Record, shard: Shard, corpus: Corpus, seen: DigestSet) -> 
     if problem is not None:
         shown = json.dumps({"id": record.id, "text": record.text, **record.fields}, ensure_ascii=False)
         return Rejection(replace_surrogates(shown[:MAX_REJECTED_CHARACTERS]), problem, record.position)
-    metadata = {**record.fields, "license": corpus.license or record.fields.get("license")}
+    license = corpus.license or record.fields.get("license")
+    metadata = {**record.fields, "license": license if isinstance(license, str | None) else _json(license)}
     return {
         "document_id": f"{shard.corpus}/{own_id}",
         "text": text,
@@ -79,11 +80,11 @@ def _document(record: Record, shard: Shard, corpus: Corpus, seen: DigestSet) -> 
     }
 
 
-def _json(metadata: dict[str, Any]) -> str:
+def _json(value: Any) -> str:
     try:
-        text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except ValueError:  # a number beyond all floats, read as infinite, which JSON lacks
-        text = json.dumps(_finite(metadata), sort_keys=True, ensure_ascii=False)
+        text = json.dumps(_finite(value), sort_keys=True, ensure_ascii=False)
     return replace_surrogates(text)
 
 

@@ -79,6 +79,10 @@ def reading(url: str, file_format: Format) -> Iterator[None]:
         damaged = isinstance(error, _DAMAGE) or (file_format == "parquet" and isinstance(error, OSError) and error.errno is None)
         message = f"'{url}' cannot be read as {file_format}: {error or type(error).__name__}"
         raise (DamagedFileError if damaged else SourceError)(message) from error
+    except Exception as error:
+        if "://" in url and not isinstance(error, SourceError):  # each remote client has exceptions of its own
+            raise SourceError(f"'{url}' cannot be read: {error or type(error).__name__}") from error
+        raise
 
 
 def _chunks(stream: IO[bytes], file_format: Format, offset: int) -> Iterator[bytes]:

@@ -69,6 +69,24 @@ def test_chains_of_three_gain_40_percent_on_a_simulated_gpu(benchmark: Benchmark
 
 
 @pytest.mark.slow
+def test_a_gigabyte_of_text_is_ingested_in_the_memory_of_a_tenth_of_it(benchmark: Benchmark) -> None:
+    for cut in ([], ["--documents-per-shard", "10000"]):
+        few, many = benchmark("ingest", "--formats", "jsonl.zst", *cut)
+        assert (few["megabytes"], many["megabytes"]) == (100, 1000)
+        assert many["resident_peak_mib"] <= 1.2 * few["resident_peak_mib"]
+        assert many["documents"] > 9 * few["documents"]
+        assert many["megacharacters_a_second"] > 15  # on a quiet machine above 60
+
+
+@pytest.mark.slow
+def test_raw_text_becomes_filtered_documents_at_megabytes_a_second(benchmark: Benchmark) -> None:
+    result = benchmark("corpus_against_datatrove", "--megabytes", "10")
+    ours = result["ours"]
+    assert 0.9 * ours["documents"]["read"] < ours["documents"]["kept"] < ours["documents"]["read"]
+    assert result["megabytes"] / sum(ours["seconds"].values()) > 3  # on a quiet machine above 12
+
+
+@pytest.mark.slow
 def test_planted_near_duplicates_are_found_by_how_alike_they_are(benchmark: Benchmark) -> None:
     rows = {(row["texts"], row["words"], row["threshold"], row["edited"]): row for row in benchmark("planted_duplicates")}
     for kind in ("abstracts", "papers"):

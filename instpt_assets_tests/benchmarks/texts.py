@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import zstandard
@@ -31,6 +32,21 @@ def documents(data: Path) -> Iterator[tuple[str, str]]:
     """(id, text) of the corpora's documents, one corpus after the other in turn."""
     for records in zip(*(_records(data / "corpora" / name) for name in CORPORA), strict=False):
         yield from records
+
+
+def write_json_lines(folder: Path, megabytes: float, *, num_files: int = 1) -> float:
+    """Write documents as JSON Lines, again and again under new ids until there are so many MB of UTF-8 text; how many it became."""
+    data, written, number = shared_data(), 0, 0
+    with ExitStack() as stack:
+        streams = [stack.enter_context((folder / f"part-{file}.jsonl").open("w", encoding="utf-8")) for file in range(num_files)]
+        while written < megabytes * 1e6:
+            for name, text in documents(data):
+                print(json.dumps({"id": f"{number}-{name}", "text": text}, ensure_ascii=False), file=streams[number % num_files])
+                number += 1
+                written += len(text.encode())
+                if written >= megabytes * 1e6:
+                    break
+    return written / 1e6
 
 
 def _records(folder: Path) -> Iterator[tuple[str, str]]:

@@ -203,6 +203,21 @@ def test_ids_come_from_the_id_field_and_are_unique(tmp_path: Path) -> None:
     assert statistics["rejected_by_reason"] == {"duplicate id": 1, "missing id field 'key'": 2}
 
 
+def test_a_licence_is_a_text_and_metadata_are_json_whatever_a_record_holds(tmp_path: Path) -> None:
+    lines = [
+        '{"text": "a", "license": ["MIT", "CC0"]}',
+        '{"text": "b", "license": "MIT", "n": 1e999}',
+        '{"text": "c", "license": null, "n": 5}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    documents, _, _ = run(tmp_path / "a.jsonl", tmp_path / "out")
+    assert [json.loads(metadata, parse_constant=pytest.fail) for metadata in documents["metadata"]] == [
+        {"license": '["MIT", "CC0"]'},
+        {"license": "MIT", "n": None},
+        {"license": None, "n": 5},
+    ]
+
+
 def test_text_is_normalised_by_the_stated_rules(tmp_path: Path) -> None:
     text = "\n\r\nE\u0301te\u0301 \t\r\nzero\x00\x07\ufeffwidth\u2028tab\there  \r\rend\ud800\n \n"
     (tmp_path / "n.jsonl").write_text(json.dumps({"text": text}))
