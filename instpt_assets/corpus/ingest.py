@@ -23,7 +23,9 @@ def ingest(shard: Shard, corpus: Corpus, *, out: Path, digest: str | None = None
     """Write a shard's documents (`data-*.parquet`) and what is rejected (`rejected.parquet`).
 
     Texts are normalised (`normalizing`). A document's id is `<corpus>/<its own id>`, or `<corpus>/<file>-<position>` where the corpus
-    has no ids (with `-<place>` behind it where it stood in a list), however the file is cut into shards. Its metadata are the record's other fields, with the corpus's licence or else its own under `license` (a text or null; what else it is as JSON text).
+    has no ids (with `-<place>` behind it where it stood in a list), however the file is cut into shards.
+    Its metadata are the record's other fields, with the corpus's licence or else its own under `license`: a text or null, what else it
+    is as JSON text.
 
     Args:
         shard: what to read.
