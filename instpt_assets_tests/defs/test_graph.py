@@ -128,9 +128,16 @@ def test_a_pinned_arm_depends_on_its_shards_alone(tmp_path: Path) -> None:
     assert found["all/tokenized_mixture"][2] == {"tokenized_raw*", "synthesized/tokenized_augmented*"}
 
 
+def test_what_is_compared_with_evaluation_examples_depends_on_them_where_the_recipe_says_so(tmp_path: Path) -> None:
+    found = structure(definitions(write_recipe(tmp_path / "compared.yaml", decontamination={}), tmp_path / "store"))
+    compared = {key for key, (_, _, dependencies) in found.items() if "evaluation_examples" in dependencies}
+    assert compared == {"clean_corpus", "synthesized/augmented_corpus", "tuning_collection"}
+    assert "evaluation_examples" not in structure(definitions("demo", tmp_path / "demo"))
+
+
 def test_names_that_an_arm_cannot_have_are_those_of_assets_and_groups(tmp_path: Path) -> None:
     recipe = load_recipe("demo")
-    found = structure(definitions("demo", tmp_path))
+    found = structure(definitions(write_recipe(tmp_path / "all.yaml", decontamination={}), tmp_path / "store"))
     keys = {key.split("/")[0] for key in found} | {group for group, _, _ in found.values()}
     assert keys - set(recipe.arms) - set(recipe.pair_sets) == RESERVED
 
