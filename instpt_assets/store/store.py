@@ -107,8 +107,10 @@ class Store:
         self.fs, root = fsspec.core.url_to_fs(self.url)
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self._small_file: dict[str, int] = {}
         if "s3" in self.fs.protocol:
             outlast_outages(self.fs)
+            self._small_file = {"max_concurrency": 1}  # in one request; s3fs asks for the size first, to read parts at the same time
 
     def path(self, *parts: str) -> str:
         """A path inside the store."""
@@ -173,7 +175,7 @@ class Store:
     def read_text(self, path: str) -> str | None:
         """A small file's text, or None if there is no such file."""
         try:
-            data: bytes = self.fs.cat_file(path)
+            data: bytes = self.fs.cat_file(path, **self._small_file)
         except FileNotFoundError:
             return None
         return data.decode()
@@ -349,7 +351,8 @@ class Store:
                 return new
 
     def _keys(self, registrations: Iterable[str]) -> list[str]:
-        return [key for content in self.each(self.fs.cat_file, registrations) for key in json.loads(content)]
+        contents = self.each(lambda path: self.fs.cat_file(path, **self._small_file), registrations)
+        return [key for content in contents for key in json.loads(content)]
 
     def _registrations(self, recipe: str) -> list[str]:
         """One small file a registration, numbered; a number is taken by whoever creates its file."""

@@ -50,6 +50,15 @@ def test_requests_to_s3_wait_at_the_same_time_and_answer_in_order(s3_store: Stor
         s3_store.each({}.__getitem__, [7])
 
 
+def test_a_small_file_on_s3_is_read_in_one_request(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3_store.write_text(s3_store.path("small"), "text")
+    requests = list[str]()
+    call = s3_store.fs._call_s3
+    monkeypatch.setattr(s3_store.fs, "_call_s3", lambda method, *a, **k: requests.append(method) or call(method, *a, **k))
+    assert s3_store.read_text(s3_store.path("small")) == "text" and s3_store.read_text(s3_store.path("none")) is None
+    assert requests == ["get_object", "get_object"]
+
+
 def test_a_number_that_json_lacks_is_null_and_costs_no_work(store: Store) -> None:
     write(store, spec(), perplexity=math.inf, scores={"acc": math.nan, "shots": [0, -math.inf]}, loss=1.5)
     artifact = store.find(spec())
