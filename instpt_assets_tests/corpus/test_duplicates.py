@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from instpt_assets.corpus.candidates import bands_and_rows, share_a_band
 from instpt_assets.corpus.cleaning import clean
-from instpt_assets.corpus.duplicates import find_duplicates
+from instpt_assets.corpus.duplicates import _Keys, find_duplicates
 from instpt_assets.corpus.signatures import write_signatures
 from instpt_assets.recipe.cleaning import Cleaning
 from instpt_assets.recipe.deduplication import Deduplication
@@ -204,8 +204,8 @@ def expected(found: Clusters, rules: Deduplication) -> list[tuple[int, int, str]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(found=clusters(), threshold=st.sampled_from([0.3, 0.5, 0.8]))
-def test_the_result_is_that_of_the_rule_document_after_document(found: Clusters, threshold: float, tmp_path: Path) -> None:
+@given(found=clusters(), threshold=st.sampled_from([0.3, 0.5, 0.8]), colliding=st.booleans())
+def test_the_result_is_that_of_the_rule_document_after_document(found: Clusters, threshold: float, colliding: bool, tmp_path: Path) -> None:
     rules = Deduplication(num_permutations=16, threshold=threshold)
     with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
         signatures = {}
@@ -216,7 +216,10 @@ def test_the_result_is_that_of_the_rule_document_after_document(found: Clusters,
             rows = {"document_id": found.ids[start:end], "content_hash": found.texts[start:end], "excerpt": [""] * (end - start)}
             pq.write_table(pa.table({**rows, "signature": column}), shard / "data-00000.parquet", row_group_size=7)
         (out := Path(folder, "out")).mkdir()
-        find_duplicates(signatures, rules, out=out)
+        with pytest.MonkeyPatch.context() as patch:
+            if colliding:  # as if all documents had the same hashes: what is only a candidate removes nothing
+                patch.setattr(_Keys, "of", lambda keys, tables, _: np.zeros((keys.near.stop, tables.num_documents), dtype=np.uint64))
+            find_duplicates(signatures, rules, out=out)
         tables = [pl.read_parquet(out / "removed" / f"{shard}.parquet") for shard in signatures]
         got = [row for table in tables for row in table.select("document_id", "duplicate_of", "kind").iter_rows()]
     assert got == [(found.ids[removed], found.ids[stays], kind) for removed, stays, kind in expected(found, rules)]
