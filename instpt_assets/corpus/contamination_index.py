@@ -180,8 +180,9 @@ def _in_templates(spans: _Spans, example_of: Places) -> npt.NDArray[np.bool_]:
 
 def _num_distinct(kinds: Places, values: Places) -> Places:
     """How many distinct values each kind has."""
-    pairs = np.unique(np.stack([kinds, values]), axis=1)
-    return np.bincount(pairs[0], minlength=int(kinds.max(initial=-1)) + 1)
+    num_values = int(values.max(initial=0)) + 1
+    pairs = np.unique(kinds * num_values + values)
+    return np.bincount(pairs // num_values, minlength=int(kinds.max(initial=-1)) + 1)
 
 
 def _rarest(spans: _Spans, examples: Places, example_of: Places) -> _Spans:
