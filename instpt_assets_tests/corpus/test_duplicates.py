@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from instpt_assets.corpus import duplicates
 from instpt_assets.corpus.candidates import bands_and_rows, share_a_band
 from instpt_assets.corpus.cleaning import clean
 from instpt_assets.corpus.duplicates import _Keys, find_duplicates
@@ -181,9 +182,8 @@ def clusters(draw: st.DrawFn) -> Clusters:
     return Clusters(signatures, ids, texts, sorted(draw(st.sets(st.integers(1, number), max_size=3))))
 
 
-def expected(found: Clusters, rules: Deduplication) -> list[tuple[int, int, str]]:
+def expected(found: Clusters, rules: Deduplication, bands: int, rows: int) -> list[tuple[int, int, str]]:
     """The rule, document after document against all that stayed: (removed, stays, kind)."""
-    bands, rows = bands_and_rows(rules.threshold, rules.num_permutations)
     stayed: list[int] = []
     removed = []
     for document, signature in enumerate(found.signatures):
@@ -203,9 +203,11 @@ def expected(found: Clusters, rules: Deduplication) -> list[tuple[int, int, str]
     return removed
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(found=clusters(), threshold=st.sampled_from([0.3, 0.5, 0.8]), colliding=st.booleans())
-def test_the_result_is_that_of_the_rule_document_after_document(found: Clusters, threshold: float, colliding: bool, tmp_path: Path) -> None:
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(found=clusters(), threshold=st.sampled_from([0.3, 0.5, 0.8]), long_bands=st.booleans(), colliding=st.booleans())
+def test_the_result_is_that_of_the_rule_document_after_document(
+    found: Clusters, threshold: float, long_bands: bool, colliding: bool, tmp_path: Path
+) -> None:
     rules = Deduplication(num_permutations=16, threshold=threshold)
     with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
         signatures = {}
@@ -216,13 +218,15 @@ def test_the_result_is_that_of_the_rule_document_after_document(found: Clusters,
             rows = {"document_id": found.ids[start:end], "content_hash": found.texts[start:end], "excerpt": [""] * (end - start)}
             pq.write_table(pa.table({**rows, "signature": column}), shard / "data-00000.parquet", row_group_size=7)
         (out := Path(folder, "out")).mkdir()
+        bands, rows = (2, 8) if long_bands else bands_and_rows(threshold, 16)  # long ones miss many pairs that are near enough
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(duplicates, "bands_and_rows", lambda *_: (bands, rows))
             if colliding:  # as if all documents had the same hashes: what is only a candidate removes nothing
                 patch.setattr(_Keys, "of", lambda keys, tables, _: np.zeros((keys.near.stop, tables.num_documents), dtype=np.uint64))
             find_duplicates(signatures, rules, out=out)
         tables = [pl.read_parquet(out / "removed" / f"{shard}.parquet") for shard in signatures]
         got = [row for table in tables for row in table.select("document_id", "duplicate_of", "kind").iter_rows()]
-    assert got == [(found.ids[removed], found.ids[stays], kind) for removed, stays, kind in expected(found, rules)]
+    assert got == [(found.ids[removed], found.ids[stays], kind) for removed, stays, kind in expected(found, rules, bands, rows)]
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.6, 0.8, 0.9])
