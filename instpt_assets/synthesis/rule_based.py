@@ -22,10 +22,11 @@ from instpt_assets.synthesis.accounting import RunAccounting
 from instpt_assets.synthesis.chain_run import Shot, Status
 from instpt_assets.synthesis.chains import Passage, cut_documents, plan_chains, read_documents
 from instpt_assets.synthesis.prompt import RESERVED, Pair
+from instpt_assets.synthesis.rule_based_found import Found
+from instpt_assets.synthesis.rule_based_found import Passage as Source
 from instpt_assets.synthesis.rule_based_phrasings import RulePhrasings, load_rule_phrasings
 from instpt_assets.synthesis.rule_based_sentences import Prose
-from instpt_assets.synthesis.rule_based_tasks import TASKS, Found
-from instpt_assets.synthesis.rule_based_tasks import Passage as Source
+from instpt_assets.synthesis.rule_based_tasks import TASKS
 from instpt_assets.synthesis.table import SCHEMA, row
 
 BYTES_PER_TOKEN = 4

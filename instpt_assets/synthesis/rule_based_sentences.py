@@ -199,3 +199,41 @@ def capitalized(text: str) -> str:
 def as_sentence(text: str) -> str:
     """A part of a sentence as one of its own: a capital first, a full stop last."""
     return capitalized(text.strip(" ,;")).rstrip(".") + "."
+
+
+_FINITE = re.compile(rf"\b(?:{AUXILIARY}|which|who|that|whose|whether)\b")
+_HEDGE = re.compile(
+    r"(?:\b(?:not|only|just|simply|partly|largely|mainly|primarily|probably|perhaps|possibly|part|likely|and|but|or|be|been|is|are|was|"
+    r"were|mostly|especially|particularly|precisely|either|being|that|than|as|both|rather|so|merely|the|a|of|to|in|by|with|for)|,)$"
+)
+_FINITE_CLAUSE = re.compile(
+    rf"\b(?:{AUXILIARY}|\w{{3,}}ed|[a-z]{{3,}}s|rose|fell|grew|made|took|found|became|began|kept|came|went|said|want|need|have|make)\b"
+)
+_POINTS_BACK = re.compile(r"\b(?:this|that|these|those|such|it|they|as well as to)\b")
+_MIN_CLAUSE_WORDS, _MAX_PHRASE_WORDS = 4, 25
+
+
+def is_clause(sentence: str) -> bool:
+    """Whether a part of a sentence can be quoted as one."""
+    words = sentence.count(" ") + 1
+    return words >= _MIN_CLAUSE_WORDS and not leans(sentence[:-1]) and _may_stand(sentence)
+
+
+def _may_stand(sentence: str) -> bool:
+    # What is short for a sentence of its own may still be a clause.
+    return stands_alone(sentence) if len(sentence) >= _MIN_CHARACTERS else stands_alone(f"{sentence[:-1]} as it is here told in this text.")
+
+
+def is_phrase(text: str) -> bool:
+    """Whether it is a phrase without a verb of its own, as far as words tell."""
+    return text.count(" ") < _MAX_PHRASE_WORDS and not _FINITE.search(text) and not _POINTS_BACK.search(text)
+
+
+def leans(text: str) -> bool:
+    """Whether the beginning of a sentence ends in a word that leans on what follows."""
+    return _HEDGE.search(text) is not None
+
+
+def has_verb(clause: str) -> bool:
+    """Whether words of a clause look like its verb."""
+    return _FINITE_CLAUSE.search(clause) is not None
