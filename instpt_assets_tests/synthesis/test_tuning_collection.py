@@ -8,6 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from instpt_assets.corpus.contamination import ContaminationIndex
+from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
 from instpt_assets.recipe.synthesis import Tuning, TuningSource
 from instpt_assets.synthesis.support import supported
 from instpt_assets.synthesis.tuning_collection import build_tuning_collection
@@ -118,3 +120,18 @@ def test_the_collection_is_as_it_was(tmp_path, monkeypatch, golden):
     url = write_lines(tmp_path / "set.jsonl", [record(number, 1 + number % 3) for number in range(20)])
     _, examples, rejected = build(tmp_path / "out", set=TuningSource(source=url, max_examples=12))
     golden("tuning_collection", hashlib.sha256(json.dumps([examples.rows(), rejected.rows()]).encode()).hexdigest()[:16])
+
+
+def test_an_example_whose_context_or_pairs_hold_an_evaluation_example_is_rejected_and_counted(tmp_path: Path) -> None:
+    asked = "Which of the two harbours of the island freezes over in most winters, and why does the other one not?"
+    (tmp_path / "index").mkdir()
+    write_index([EvaluationExample("islands", "3", asked)], ngram_words=13, shortest=8, out=tmp_path / "index")
+    in_pair = record(2, pairs=[{"question": asked.upper(), "answer": "The northern one."}])
+    records = [record(0), record(1, context=f"A quiz. {asked}"), in_pair, *(record(number) for number in range(3, 700))]
+    tuning = Tuning(sources={"quiz": TuningSource(source=write_lines(tmp_path / "quiz.jsonl", records))})
+    (tmp_path / "out").mkdir()
+    statistics = build_tuning_collection(tuning, out=tmp_path / "out", contamination=ContaminationIndex.read(tmp_path / "index"))
+    assert (statistics["num_examples"], statistics["num_rejected"], statistics["rejected_by_reason"]) == (698, 2, {"contaminated": 2})
+    rejected = pl.read_parquet(tmp_path / "out" / "rejected.parquet")
+    assert rejected["position"].to_list() == [1, 2]
+    assert all(reason.startswith("contaminated: islands 3: which of the two harbours") for reason in rejected["reason"])

@@ -60,3 +60,29 @@ def test_an_error_that_nobody_expected_comes_with_its_place(
         run(tmp_path, {"seed-1": RuntimeError("out of memory")}, monkeypatch)
     assert "Traceback" in capsys.readouterr().err
     run(tmp_path, {}, monkeypatch)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_another_run_committed_first_is_taken_where_runs_share_it(
+    shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(str(tmp_path / "store"))
+
+    def make(spec: Spec, inputs: object, execution: Execution, out: Path, progress: object) -> dict[str, Any]:
+        with store.write(spec) as draft:  # the other run is a little faster
+            (draft.folder / "weights.txt").write_text("theirs")
+        (out / "weights.txt").write_text("ours")
+        return {}
+
+    task = tmp_path / "task.json"
+    task.write_text(Task(store=store.url, execution=Execution(), jobs=SPECS[:1]).model_dump_json())
+    monkeypatch.setattr(sys, "argv", ["worker", str(task)])
+    if shared:
+        run_worker(make, shared=True)
+    else:
+        with pytest.raises(SystemExit):
+            run_worker(make)
+    artifact = store.find(SPECS[0])
+    assert artifact is not None and artifact.file("weights.txt").read_text() == "theirs"
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["kind"], last.get("reused")) == (("committed", True) if shared else ("failed", None))
