@@ -84,7 +84,7 @@ def _batches(tables: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
     for row in read_rows(tables, ["document_id", "text"]):
         rows.append(row)
         characters += len(row["text"])
-        if characters >= _BATCH_CHARACTERS:
+        if characters >= _BATCH_CHARACTERS or len(rows) >= _GROUP_ROWS:
             yield rows
             rows, characters = [], 0
     if rows:
