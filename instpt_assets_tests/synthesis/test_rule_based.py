@@ -1,5 +1,6 @@
 """Rule-based pairs: what each task takes and what it must leave, that all is derived from the passage, and that reruns give the same."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from instpt_assets.synthesis.prompt import RESERVED, Pair
 from instpt_assets.synthesis.rule_based import Mined, mine, mine_text, write_rule_based_pairs
 from instpt_assets.synthesis.rule_based_phrasings import load_rule_phrasings
 from instpt_assets.synthesis.rule_based_sentences import Prose
-from instpt_assets.synthesis.rule_based_tasks import TASKS
+from instpt_assets.synthesis.rule_based_tasks import TASKS, VERSION
 from instpt_assets.synthesis.support import content_words, normalise
 from instpt_assets.synthesis.table import SCHEMA
 
@@ -266,6 +267,14 @@ def test_draws_depend_on_seed_and_passage_alone() -> None:
     tasks = mined(TEXT).tasks
     assert set(tasks) == set(TASKS) - {"summarization"}
     assert max(map(mined(TEXT, max_pairs_per_task=1).tasks.count, tasks)) == 1
+
+
+def test_other_rules_need_another_version() -> None:
+    """Golden: identities of rule-based pairs know the rules by their version, the wording by its digest."""
+    texts = [TEXT, f"How Builders React to Interest Rates\n\nEffects on housing\n{RATES} {BUILDERS}\nConclusions: {BUILDERS} {RATES}"]
+    found = [(task, "" if pair.options else pair.response) for text in texts for pair, task in zip(*mined(text)[:2], strict=True)]
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12]
+    assert (VERSION, digest) == (1, "c4cda0ab8677"), "if the rules give other pairs, raise VERSION and write both down"
 
 
 @pytest.mark.parametrize("marker", RESERVED)
