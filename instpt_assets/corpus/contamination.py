@@ -203,7 +203,8 @@ class Block:
         self._num_texts = len(texts)
         self.codes = code_points(self.text)
         self.words, self.starts, self._ends = word_hashes(self.codes)
-        self.owners = np.searchsorted(np.cumsum(lengths + 1), self.starts, side="right")
+        words_before = np.searchsorted(self.starts, np.cumsum(lengths + 1))
+        self.owners = np.repeat(np.arange(len(texts)), np.diff(words_before, prepend=0))
 
     @cached_property
     def bounds(self) -> Places:
