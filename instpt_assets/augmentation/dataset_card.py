@@ -30,7 +30,7 @@ assert list(FIELDS) == SCHEMA.names
 _HUB_LICENSES = {
     "cc0": "cc0-1.0", "cc010": "cc0-1.0", "ccby": "cc", "ccby20": "cc-by-2.0", "ccby25": "cc-by-2.5", "ccby30": "cc-by-3.0", "ccby40": "cc-by-4.0",
     "ccbysa30": "cc-by-sa-3.0", "ccbysa40": "cc-by-sa-4.0", "ccbync40": "cc-by-nc-4.0", "ccbyncsa40": "cc-by-nc-sa-4.0", "ccbynd40": "cc-by-nd-4.0",
-    "mit": "mit", "apache20": "apache-2.0", "bsd3clause": "bsd-3-clause", "psf20": "python-2.0", "odcby": "odc-by", "odbl": "odbl",
+    "mit": "mit", "apache20": "apache-2.0", "bsd3clause": "bsd-3-clause", "odcby": "odc-by", "odbl": "odbl",
 }  # fmt: skip
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
 _MAX_SHARDS = 200

@@ -70,7 +70,7 @@ def test_the_folder_holds_the_stored_files_and_a_card_that_adds_up(light: LightP
     assert front["configs"] == [
         {"config_name": "augmented", "default": True, "data_files": [{"split": "train", "path": "data/augmented/*.parquet"}]}
     ]
-    assert front["license"] == ["cc-by-4.0", "python-2.0"]
+    assert front["license"] == ["cc-by-4.0", "other"]
     assert front["size_categories"] == ["n<1K"]
     texts = pl.read_parquet(out / "data/augmented/*.parquet")
     for line in (
