@@ -63,7 +63,7 @@ def list_parts(file: File, corpus: Corpus) -> tuple[Part, ...]:
     """
     assert corpus.documents_per_shard is not None
     separator, digest = separator_of(file.format, corpus.document_separator), file_digest(file.url)
-    key = repr((_VERSION, digest, file.format, separator, corpus.documents_per_shard))
+    key = repr((_VERSION, file.url, digest, file.format, separator, corpus.documents_per_shard))
     note = cache_folder() / "parts" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError):  # what cannot be read, or is no note, is none
         return _read_note(note)

@@ -1,7 +1,9 @@
 """Ingest: every format, malformed records, normalising; nothing is lost."""
 
 import gzip
+import hashlib
 import json
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import zstandard
 
 from instpt_assets.corpus import ingest as ingest_module
+from instpt_assets.corpus.digest_set import DigestSet
 from instpt_assets.corpus.files import SourceError
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.shards import list_shards, shard_digest
@@ -201,6 +204,16 @@ def test_ids_come_from_the_id_field_and_are_unique(tmp_path: Path) -> None:
     assert documents["document_id"].to_list() == ["c/x", "c/7"]
     assert rejected["reason"].to_list() == ["duplicate id: 'x'", "missing id field 'key'", "missing id field 'key'"]
     assert statistics["rejected_by_reason"] == {"duplicate id": 1, "missing id field 'key'": 2}
+
+
+def test_a_set_of_digests_tells_old_from_new_as_it_grows_and_takes_little_memory() -> None:
+    digests = [hashlib.md5(str(number % 30_000).encode()).digest() for number in range(40_000)] + [bytes(16)] * 2
+    found, known = DigestSet(), set[bytes]()
+    for digest in digests:
+        assert found.add(digest) == (digest not in known)
+        known.add(digest)
+    assert len(found) == len(known) == 30_001
+    assert sys.getsizeof(found._table) < 45 * len(found)
 
 
 def test_a_licence_is_a_text_and_metadata_are_json_whatever_a_record_holds(tmp_path: Path) -> None:

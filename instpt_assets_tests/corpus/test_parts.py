@@ -146,6 +146,10 @@ def test_a_damaged_file_is_one_shard_that_fails_and_the_others_go_on(tmp_path: P
     with pytest.raises(SourceError, match=rf"a\.{ending}' cannot be read as {ending}"):
         read(corpus, shards[:1], tmp_path / "damaged")
     assert len(read(corpus, shards[1:], tmp_path / "other")) == 1
+    (tmp_path / f"in/copy.{ending}").write_bytes(file.read_bytes())
+    with pytest.raises(SourceError, match=rf"copy\.{ending}' cannot be read as {ending}"):
+        read(*cut(tmp_path / f"in/copy.{ending}"), tmp_path / "copy")
+    (tmp_path / f"in/copy.{ending}").unlink()
     write(file, [f"text {number}" for number in range(9)])
     assert len(read(*cut(tmp_path / "in"), tmp_path / "repaired")) == 10
 
