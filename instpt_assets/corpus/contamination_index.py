@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from instpt_assets.corpus.contamination import EXAMPLES, Block, Hashes, Places, as_places, mixed, normalized, span_hashes, split_words
+from instpt_assets.corpus.contamination import EXAMPLES, as_places
+from instpt_assets.corpus.hashed_words import Block, Hashes, Places, mixed, normalized, span_hashes, split_words
 from instpt_assets.corpus.tables import TableWriter
 
 MAX_SETTINGS = 3

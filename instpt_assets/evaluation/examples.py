@@ -137,7 +137,7 @@ def harness_examples(name: str, manager: Any) -> Iterator[Asked]:
     except Exception as error:  # each data set has exceptions of its own
         raise ValueError(
             f"evaluation.harness_tasks: the data set of '{name}' cannot be loaded, so nothing can be compared with its examples: {error}. "
-            "Let this machine reach the hub once (its cache then serves), or give the examples as files (decontamination.sources)"
+            "Let this machine reach the hub once (its cache then serves)"
         ) from error
     for member, task in sorted(members.items()):
         yield Asked(name, member, _rendered(member, task))

@@ -18,8 +18,9 @@ from typing import Any
 
 import polars as pl
 
-from instpt_assets.corpus.contamination import ContaminationIndex, split_words
+from instpt_assets.corpus.contamination import ContaminationIndex
 from instpt_assets.corpus.contamination_index import write_index
+from instpt_assets.corpus.hashed_words import split_words
 from instpt_assets.corpus.records import Record, read_records
 from instpt_assets.corpus.shards import list_shards
 from instpt_assets.evaluation.examples import source_examples

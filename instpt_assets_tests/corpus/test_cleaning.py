@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from instpt_assets.corpus.cleaning import clean
-from instpt_assets.corpus.contamination import ContaminationIndex, split_words
+from instpt_assets.corpus.contamination import ContaminationIndex
 from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
+from instpt_assets.corpus.hashed_words import split_words
 from instpt_assets.corpus.languages import tell_language
 from instpt_assets.recipe.cleaning import Cleaning, LanguageRule, Masks, QualityRules, RepetitionRules
 

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from instpt_assets.corpus.contamination import MAX_SHOWN_WORDS, ContaminationIndex, split_words
+from instpt_assets.corpus.contamination import MAX_SHOWN_WORDS, ContaminationIndex
 from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
+from instpt_assets.corpus.hashed_words import split_words
 
 WORDS = [f"{first}{second}" for first in ("ba", "ke", "lo", "mi", "nu", "pra", "sti") for second in ("ton", "ver", "xal", "dim", "rog")]
 PASSAGE = "The mitochondrion is where most of a cell\u2019s adenosine triphosphate is made; it has two membranes and a genome of its own (Fig. 2)."

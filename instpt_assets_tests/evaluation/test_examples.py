@@ -48,7 +48,7 @@ def test_all_test_examples_of_a_group_of_lm_eval_are_listed_as_asked_and_as_they
         "What of the letters is 2?\nA. this\nB. that",
         "Look: What of the letters is 2?\nAnswer:\nthis that",
     ]
-    with pytest.raises(ValueError, match="data set of 'letter' cannot be loaded.*decontamination.sources"):
+    with pytest.raises(ValueError, match="data set of 'letter' cannot be loaded.*reach the hub"):
         list(harness_examples("letter", manager))
 
 
