@@ -14,18 +14,23 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import asdict, dataclass, fields
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import yaml
 
+from instpt_assets.store.manifest import canonical_json
+
 NUMERALS = frozenset({"number", "capital", "letter", "Roman", "roman"})
 """Placeholders of an item's place: 1, A, a, I, i."""
 
-_FOLDER = Path(__file__).parent / "phrasings"
+PHRASINGS = Path(__file__).parent / "phrasings"
+"""The folder with the phrasings that come with the package."""
+
 _SLOT = re.compile(r"<([a-z_]+)>")
 _BLANKS = re.compile(r"[ \t]+")
 
@@ -102,9 +107,14 @@ class Phrasings:
         """How many phrasings each family has."""
         return {field.name: len(getattr(self, field.name)) for field in fields(self)}
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all entries in their order, by which they are drawn; comments, `about` and how a file is laid out do not count."""
+        return sha256(canonical_json({**asdict(self), "none_of_these": sorted(self.none_of_these)}).encode()).hexdigest()
+
 
 @cache
-def load_phrasings(folder: Path = _FOLDER) -> Phrasings:
+def load_phrasings(folder: Path = PHRASINGS) -> Phrasings:
     """The phrasings in the files `<family>.yaml` of a folder; by default those that come with the package.
 
     Raises:
@@ -242,7 +252,9 @@ def _braced(names: frozenset[str] | set[str]) -> str:
 def main() -> None:
     """Check the phrasings of a folder and print how many each family has."""
     parser = argparse.ArgumentParser(description="Check phrasings: how many each family has, or the first fault.")
-    parser.add_argument("folder", nargs="?", type=Path, default=_FOLDER, help="with a file <family>.yaml each (default: the bundled ones)")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=PHRASINGS, help="with a file <family>.yaml each (default: the bundled ones)"
+    )
     try:
         counts = load_phrasings(parser.parse_args().folder).counts()
     except PhrasingError as error:

@@ -8,6 +8,7 @@ from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from typing import Any, TypeVar
 
+from instpt_assets.augmentation import phrasings
 from instpt_assets.corpus.documentation import documentation_digest
 from instpt_assets.corpus.shards import Shard, list_shards, shard_digest, source_digest
 from instpt_assets.errors import UserError
@@ -125,8 +126,8 @@ class Plan:
             return {"writer": recipe["writer"], "fraction": recipe["fraction"]}, []
         if isinstance(part.writer, RuleBasedWriter):
             fields = {name: recipe[name] for name in ("writer", "fraction", "shots")}
-            phrasings = source_input(PHRASINGS.name, load_rule_phrasings().digest)
-            return {**fields, "max_passage_tokens": part.passage_tokens, "rules_version": RULES_VERSION}, [phrasings]
+            wording = source_input(PHRASINGS.name, load_rule_phrasings().digest)
+            return {**fields, "max_passage_tokens": part.passage_tokens, "rules_version": RULES_VERSION}, [wording]
         if part.tuned_here:
             return recipe, self._inputs("instruction_synthesizer")
         model = writer_model(part.writer)
@@ -257,6 +258,10 @@ class Plan:
         """The index of evaluation examples, where the recipe decontaminates."""
         return self._inputs("evaluation_examples") if self.recipe.decontamination is not None else []
 
+    def _phrasings(self) -> Input:
+        """The wording that layouts draw from: files that a person may edit."""
+        return source_input(phrasings.PHRASINGS.name, phrasings.load_phrasings().digest)
+
     def _tuning_collection(self) -> tuple[dict[str, Any], Iterable[Input]]:
         tuning = _given(self.recipe.tuning, "tuning")
         sources = [source_input(s.source, source_digest(s.source)) for s in tuning.sources.values()]
@@ -281,6 +286,7 @@ class Plan:
             *self._inputs(f"{pair_set}/instruction_pairs", [key]),
             *self._inputs("clean_corpus", [key]),
             *self._evaluation_index(),
+            self._phrasings(),
         ]
 
     def _corpus_quality(self, pair_set: str) -> tuple[dict[str, Any], Iterable[Input]]:
@@ -320,7 +326,7 @@ class Plan:
         recipe: dict[str, Any] = {}
         if self.recipe.tuning is not None:
             recipe["layouts"] = self.recipe.layouts.hashed()
-            inputs += self._inputs("tuning_collection")
+            inputs += [*self._inputs("tuning_collection"), self._phrasings()]
         if self.recipe.general_instructions is not None:
             general = self.recipe.general_instructions
             recipe["general_instructions"] = general.hashed()

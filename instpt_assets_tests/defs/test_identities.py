@@ -1,14 +1,19 @@
 """Which of the recipe's fields the identities of a stage follow."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from light_project import LightProject
 
+from instpt_assets.augmentation import phrasings
+from instpt_assets.augmentation.phrasings import PHRASINGS, load_phrasings
 from instpt_assets.defs.plan import Plan
 from instpt_assets.recipe.evaluation import Evaluation, HarnessTask
 from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.recipe.synthesis import Tuning
 from instpt_assets.store.manifest import Spec
 
 
@@ -58,3 +63,23 @@ def test_scores_follow_what_is_asked_and_by_what_but_not_the_metric_that_is_show
 def test_the_report_follows_the_metric_that_a_task_names(light: LightProject) -> None:
     tasks = (HarnessTask(task="piqa", metric="acc"), HarnessTask(task="boolq"))
     assert spec(light, "comparison_report", "all", evaluation=Evaluation(harness_tasks=tasks)).recipe["metrics"] == {"piqa": "acc"}
+
+
+def test_texts_follow_the_words_of_the_phrasings_files(light: LightProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def identities() -> dict[str, str]:
+        stages = {"pairs/augmented_corpus": "notes--a", "pairs/tokenized_augmented": "notes--a", "tokenized_instructions": "all"}
+        return {stage: spec(light, stage, partition, tuning=tuning).identity for stage, partition in stages.items()}
+
+    tuning = Tuning.model_validate({"sources": {"topics": {"source": "pydoc://topics"}}})
+    before = identities()
+    folder = shutil.copytree(PHRASINGS, tmp_path / "edited")
+    monkeypatch.setattr(phrasings, "load_phrasings", lambda: load_phrasings(folder))
+    content = yaml.safe_load((folder / "dialog_names.yaml").read_text())
+    (folder / "dialog_names.yaml").write_text("# Another layout.\n" + yaml.safe_dump(content | {"about": "Reworded."}))
+    load_phrasings.cache_clear()
+    assert identities() == before
+    content["entries"].reverse()  # the draws pick by place
+    (folder / "dialog_names.yaml").write_text(yaml.safe_dump(content))
+    load_phrasings.cache_clear()
+    after = identities()
+    assert {stage for stage in before if before[stage] != after[stage]} == {"pairs/augmented_corpus", "tokenized_instructions"}
