@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from instpt_assets.corpus.documentation import documentation_digest
 from instpt_assets.corpus.files import ENDINGS, File, SourceError, file_digest, find_files, is_older
@@ -64,7 +65,8 @@ def list_shards(name: str, corpus: Corpus) -> list[Shard]:
         corpus: its recipe.
 
     Raises:
-        SourceError: the source matches nothing, is wrong or cannot be reached, a file's format cannot be told, or two files have one key.
+        SourceError: the source matches nothing, is wrong or cannot be reached, a file's format cannot be told, two files have one key, or a
+            field of the recipe says nothing of such files.
     """
     if corpus.source.startswith("pydoc://"):
         num_shards = DocumentationUrl.parse(corpus.source).num_shards
@@ -79,6 +81,10 @@ def list_shards(name: str, corpus: Corpus) -> list[Shard]:
         if not files:
             endings = f"*.{corpus.format}" if corpus.format else ", ".join(f"*{ending}" for ending in ENDINGS)
             raise SourceError(f"source '{corpus.source}' matches no file (a folder gives {endings})")
+        try:
+            corpus.check_formats([file.format for file in files.values()])
+        except ValueError as error:
+            raise SourceError(str(error)) from None
         return [shard for key in sorted(files) for shard in _shards(name, key, files[key], corpus)]
     except SourceError as error:
         raise SourceError(f"corpus '{name}': {error}") from None
@@ -108,8 +114,12 @@ def shard_digest(shard: Shard) -> str:
     return file_digest(shard.url) if shard.part is None else shard.part.digest
 
 
-def source_digest(url: str) -> str:
+def source_digest(url: str, wanted: Format | None = None) -> str:
     """64 hexadecimal digits over everything behind a source that is no corpus (file, folder, glob, remote, `pydoc://…`).
+
+    Args:
+        url: the source.
+        wanted: the format that the recipe states, if it does.
 
     Raises:
         SourceError: nothing lies behind it, or it cannot be reached.
@@ -117,7 +127,7 @@ def source_digest(url: str) -> str:
     """
     if url.startswith("pydoc://"):
         return documentation_digest(url)
-    files = sorted((file.relative, file_digest(file.url)) for file in find_files(url, None))
+    files = sorted((file.relative, file_digest(file.url)) for file in find_files(url, wanted))
     if not files:
         raise SourceError(f"source '{url}' matches no file")
     return _sha256(repr(files))
@@ -143,14 +153,18 @@ def check_shard(shard: Shard, digest: str) -> None:
         raise _changed(shard.url)
 
 
-def check_sources(digests: Mapping[str, str]) -> None:
+def check_sources(digests: Mapping[str, str], wanted: Mapping[str, Format | None] = MappingProxyType({})) -> None:
     """As `check_shard`, for sources that are no corpus, by URL.
+
+    Args:
+        digests: by URL.
+        wanted: the formats that the recipe states, by URL.
 
     Raises:
         SourceError: one has another digest.
     """
     for url, digest in digests.items():
-        if source_digest(url) != digest:
+        if source_digest(url, wanted.get(url)) != digest:
             raise _changed(url)
 
 

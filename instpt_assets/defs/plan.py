@@ -250,7 +250,7 @@ class Plan:
         decontamination = _given(self.recipe.decontamination, "decontamination")
         # What only scores changes no example.
         evaluation = self.recipe.evaluation.hashed(without={"limit": True, "harness_tasks": {"__all__": {"metric", "num_fewshot"}}})
-        sources = [source_input(s.source, source_digest(s.source)) for s in decontamination.sources.values()]
+        sources = [source_input(s.source, source_digest(s.source, s.format)) for s in decontamination.sources.values()]
         recipe = {"decontamination": decontamination.hashed(), "evaluation": evaluation, "lm_eval": version("lm-eval")}
         return recipe, [*self._held_out(), *sources]
 

@@ -6,18 +6,17 @@ inside the functions that `harness` has: only workers list examples.
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
 from instpt_assets.corpus.files import SourceError
+from instpt_assets.corpus.parts import is_blank
+from instpt_assets.corpus.raw_records import read_raw, separator_of
 from instpt_assets.corpus.shards import Shard, list_shards
 from instpt_assets.evaluation.bits_per_byte import TASK
 from instpt_assets.evaluation.documentation_tasks import LocalTask
@@ -32,7 +31,6 @@ HELD_OUT = "held_out"
 """Under this name the examples of held-out documentation are counted."""
 BOOKKEEPING = frozenset("id task dataset subject license source split url".split())
 """Fields of a record that hold no text of an example."""
-_COMPRESSIONS = {"jsonl.gz": "gzip", "jsonl.zst": "zstd"}
 
 
 class Asked(NamedTuple):
@@ -182,21 +180,22 @@ def _read_source(name: str, source: EvaluationSource) -> Iterator[EvaluationExam
 
 def _records(shard: Shard) -> Iterator[dict[str, Any]]:
     """The records of a file. A bad one is an error: with a hole in it an evaluation set protects from less than it says."""
-    try:
-        if shard.format == "parquet":
-            with fsspec.open(shard.url, "rb") as stream:
-                for batch in pq.ParquetFile(stream).iter_batches(batch_size=1024):
-                    yield from batch.to_pylist()
-            return
-        with fsspec.open(shard.url, "rt", encoding="utf-8", compression=_COMPRESSIONS.get(str(shard.format))) as lines:
-            for number, line in enumerate(lines):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise ValueError(f"line {number} is not a JSON object")
-                    yield record
-    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-        raise SourceError(f"evaluation examples '{shard.url}' cannot be read as {shard.format}: {error}") from error
+    assert shard.format is not None, "documentation is refused by the recipe"
+    if shard.format.startswith("txt"):
+        raise SourceError(f"evaluation examples '{shard.url}': a text file has no records: give JSON Lines or Parquet, or set format")
+    for number, raw in enumerate(read_raw(shard.url, shard.format, separator_of(shard.format, None))):
+        if isinstance(raw, dict):
+            yield raw
+        elif not isinstance(raw, bytes):
+            raise SourceError(f"evaluation examples '{shard.url}': row {number}: {raw.reason}")
+        elif not is_blank(raw, number):
+            try:
+                record = json.loads(raw.removeprefix(BOM_UTF8))
+            except ValueError as error:
+                raise SourceError(f"evaluation examples '{shard.url}' cannot be read as {shard.format}: line {number}: {error}") from error
+            if not isinstance(record, dict):
+                raise SourceError(f"evaluation examples '{shard.url}': line {number} is not a JSON object")
+            yield record
 
 
 def record_texts(record: Mapping[str, Any], fields: Collection[str] | None = None) -> list[str]:

@@ -1,5 +1,6 @@
 """Recipe of the corpora: where documents come from."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -30,8 +31,33 @@ class Corpus(Part):
 
     @model_validator(mode="after")
     def _applies(self) -> Self:
-        if self.documents_per_shard is not None and self.source.startswith("pydoc://"):
-            raise ValueError("documents_per_shard is for files: of documentation, write pydoc://…?shards=…")
-        if self.document_separator is not None and self.format is not None and not self.format.startswith("txt"):
-            raise ValueError(f"document_separator is for text files, and the corpus's format is {self.format}")
+        if self.source.startswith("pydoc://"):
+            given = [
+                name for name in ("format", "text_field", "id_field", "documents_per_shard", "document_separator") if self._is_given(name)
+            ]
+            if given:
+                more = ": of documentation, write pydoc://…?shards=…" if "documents_per_shard" in given else ""
+                raise ValueError(f"{' and '.join(given)}: for files, and documentation has none{more}")
+        elif self.format is not None:
+            self.check_formats([self.format])
         return self
+
+    def check_formats(self, formats: Collection[Format]) -> None:
+        """See that the fields that are given say something of files of these formats.
+
+        Raises:
+            ValueError: one says nothing of any of them; the message names it.
+        """
+        kinds = {name.split(".")[0] for name in formats}
+        told = ", ".join(sorted(set(formats)))
+        if kinds and "txt" not in kinds and self.document_separator is not None:
+            raise ValueError(f"document_separator is for text files, and the corpus's format is {told}")
+        if kinds == {"txt"}:
+            given = [name for name in ("text_field", "id_field") if self._is_given(name)]
+            if given:
+                raise ValueError(f"{' and '.join(given)}: records have fields, and a text file ({told}) has none")
+            if self.documents_per_shard is not None and self.document_separator is None:
+                raise ValueError(f"documents_per_shard: a text file ({told}) is one document where document_separator is not given")
+
+    def _is_given(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)

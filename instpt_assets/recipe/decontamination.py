@@ -18,6 +18,14 @@ class EvaluationSource(Part):
     fields: tuple[str, ...] | None = Field(default=None, min_length=1)
     """The fields whose text is compared, with all strings in lists and objects in them; by default all but bookkeeping (`id`, `task`, `dataset`, `subject`, `license`, `source`, `split`, `url`)."""
 
+    @model_validator(mode="after")
+    def _has_records(self) -> Self:
+        if self.format is not None and self.format.startswith("txt"):
+            raise ValueError(f"format: {self.format} has no records: give the examples as JSON Lines or Parquet")
+        if self.source.startswith("pydoc://"):
+            raise ValueError("source: documentation holds no examples: name it as evaluation.held_out, or give files")
+        return self
+
 
 class Decontamination(Part):
     """Removal of documents, pairs and tuning contexts that share words with an evaluation example (Brown et al. 2020, appendix C).

@@ -1,8 +1,8 @@
 """Recipe of deduplication: which documents are taken for copies of others."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import LATER, Part
 
@@ -22,3 +22,15 @@ class Deduplication(Part):
     """Estimated Jaccard similarity from which two documents are duplicates."""
     seed: int = Field(default=1, ge=0, lt=1 << 64)
     """Seed of the permutations."""
+
+    @model_validator(mode="after")
+    def _applies(self) -> Self:
+        of_signatures = ("num_permutations", "shingle_words", "threshold", "seed")
+        given = [name for name in of_signatures if getattr(self, name) != type(self).model_fields[name].default]
+        if not self.near and given:
+            raise ValueError(f"{' and '.join(given)}: for near-duplicates, and near is off")
+        if self.near and not self.exact:
+            raise ValueError(
+                "exact: equal texts resemble each other by any threshold, so that near removes them too: set near: false as well"
+            )
+        return self

@@ -25,7 +25,10 @@ def make(spec: Spec, _inputs: Inputs, _execution: Execution, out: Path, progress
     decontamination = Decontamination.model_validate_json(json.dumps(spec.recipe["decontamination"]))
     with tempfile.TemporaryDirectory(prefix="instpt-tasks-") as folder:
         statistics = write_examples(evaluation, decontamination, out=out, folder=Path(folder), progress=progress)
-    check_sources({i.asset.removeprefix(SOURCE): i.digest for i in spec.inputs if i.asset.startswith(SOURCE)})
+    check_sources(
+        {i.asset.removeprefix(SOURCE): i.digest for i in spec.inputs if i.asset.startswith(SOURCE)},
+        {source.source: source.format for source in decontamination.sources.values()},
+    )
     return statistics
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from instpt_assets.corpus import duplicates
 from instpt_assets.corpus.candidates import bands_and_rows, share_a_band
@@ -123,7 +124,6 @@ def test_signatures_estimate_jaccard_and_follow_the_seed(tmp_path: Path) -> None
     ("switches", "removed"),
     [
         ({"near": False}, [("c/2", "exact"), ("c/1", "same_id")]),
-        ({"exact": False}, [("c/2", "near"), ("c/3", "near"), ("c/1", "same_id")]),
         ({"exact": False, "near": False}, [("c/1", "same_id")]),
     ],
 )
@@ -145,6 +145,18 @@ def test_each_kind_of_duplicate_can_be_left_in_but_ids_are_always_unique(
     summary = pl.read_parquet(tmp_path / "out/data-*.parquet")
     assert summary["shard"].to_list() == list(signatures) and summary["num_documents"].to_list() == [3, 1, 0]
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["data-00000.parquet", "duplicates.md", "removed"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"near": False, "threshold": 0.7, "seed": 3}, "threshold and seed: for near-duplicates, and near is off"),
+        ({"exact": False}, "exact: equal texts resemble each other by any threshold"),
+    ],
+)
+def test_rules_that_would_change_nothing_are_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Deduplication.model_validate(fields)
 
 
 def test_the_page_shows_pairs_side_by_side(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def write(path: Path, texts: Sequence[str]) -> Path:
 
 
 def cut(source: Path, size: int | None = 3, **fields: Any) -> tuple[Corpus, list[Shard]]:
-    corpus = Corpus.model_validate({"source": str(source), "documents_per_shard": size, "document_separator": SEPARATOR, **fields})
+    of_text = {"document_separator": SEPARATOR} if ".txt" in source.name else {}
+    corpus = Corpus.model_validate({"source": str(source), "documents_per_shard": size, **of_text, **fields})
     return corpus, list_shards("c", corpus)
 
 
@@ -184,3 +185,22 @@ def test_the_recipe_refuses_what_does_not_apply_and_hashes_nothing_that_is_unset
             Corpus.model_validate({"source": "a", **fields})
     with pytest.raises(ValidationError, match="document_separator is for text files"):
         Corpus(source="a", format="jsonl", document_separator="x")
+    with pytest.raises(ValidationError, match="format and id_field and document_separator: for files"):
+        Corpus(source="pydoc://topics", format="jsonl", id_field="id", document_separator="x")
+    with pytest.raises(ValidationError, match="text_field and id_field: records have fields"):
+        Corpus(source="a", format="txt.gz", text_field="body", id_field="id")
+    with pytest.raises(ValidationError, match="documents_per_shard: a text file .* is one document"):
+        Corpus(source="a", format="txt", documents_per_shard=5)
+
+
+def test_fields_that_say_nothing_of_the_files_that_are_found_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "a.jsonl", ["one"])
+    write(tmp_path / "b" / "b.txt", ["one"])
+    for folder, fields, told in (
+        ("a", {"document_separator": "x"}, "corpus 'c': document_separator is for text files, and the corpus's format is jsonl"),
+        ("b", {"id_field": "id"}, "corpus 'c': id_field: records have fields"),
+    ):
+        with pytest.raises(SourceError, match=told):
+            list_shards("c", Corpus.model_validate({"source": str(tmp_path / folder), **fields}))
+    both = Corpus(source=str(tmp_path), id_field="id", document_separator="x", documents_per_shard=5)
+    assert [shard.key for shard in list_shards("c", both)] == ["c--a.a-00000", "c--b.b-00000"]

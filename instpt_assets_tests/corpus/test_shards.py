@@ -147,6 +147,18 @@ def test_source_digest_covers_every_file(tmp_path: Path) -> None:
         source_digest(str(tmp_path / "nothing"))
 
 
+def test_the_digest_of_a_source_whose_format_is_given_covers_the_files_of_that_format(tmp_path: Path) -> None:
+    (tmp_path / "set.data").write_text("{}")
+    with pytest.raises(SourceError, match="set format"):
+        source_digest(str(tmp_path / "set.data"))
+    given = source_digest(str(tmp_path / "set.data"), "jsonl")
+    check_sources({str(tmp_path / "set.data"): given}, {str(tmp_path / "set.data"): "jsonl"})
+    (tmp_path / "set.jsonl").write_text("{}")
+    folder = source_digest(str(tmp_path), "jsonl")
+    (tmp_path / "notes.txt").write_text("of another format")
+    assert source_digest(str(tmp_path), "jsonl") == folder != source_digest(str(tmp_path))
+
+
 def test_documentation_shards_need_no_reading() -> None:
     shards = list_shards("numpy", Corpus(source="pydoc://numpy?shards=3"))
     assert [shard.key for shard in shards] == ["numpy--0000", "numpy--0001", "numpy--0002"]

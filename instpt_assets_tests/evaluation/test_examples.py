@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import zstandard
 
 from instpt_assets.corpus.contamination import ContaminationIndex
 from instpt_assets.evaluation.examples import compared_names, harness_examples, record_texts, source_examples, write_examples
@@ -97,6 +98,25 @@ def test_a_damaged_evaluation_set_is_an_error_that_names_file_and_place(tmp_path
     path.write_text('{"question": "a"}\n')
     with pytest.raises(ValueError, match="sources.mine.fields: .* no field 'prompt'.*question"):
         [list(asked.examples) for asked in source_examples({"mine": EvaluationSource(source=str(path), fields=("prompt",))})]
+
+
+def test_an_evaluation_set_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    def ids(path: Path) -> list[str]:
+        return [e.example_id for asked in source_examples({"mine": EvaluationSource(source=str(path))}) for e in asked.examples]
+
+    records = [{"question": f"Who wrote letter {number}?"} for number in range(3)]
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    plain, parquet, archive = tmp_path / "a.jsonl", tmp_path / "b.parquet", tmp_path / "c.jsonl.zst"
+    plain.write_bytes(b"\xef\xbb\xbf" + lines)
+    pl.DataFrame(records).write_parquet(parquet)
+    archive.write_bytes(zstandard.compress(lines) + zstandard.compress(lines))
+    assert [len(ids(path)) for path in (plain, parquet, archive)] == [3, 3, 6]
+    archive.write_bytes(archive.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="c.jsonl.zst' cannot be read as jsonl.zst: the archive is truncated"):
+        ids(archive)
+    (tmp_path / "README.txt").write_text("Three letters.")
+    with pytest.raises(ValueError, match="README.txt': a text file has no records"):
+        ids(tmp_path)
 
 
 def test_a_source_cannot_have_the_name_of_a_task(tmp_path: Path) -> None:
