@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from instpt_assets.augmentation.augment import SCHEMA
 from instpt_assets.augmentation.tables import batches, column
-from instpt_assets.store.manifest import Manifest
+from instpt_assets.store.manifest import SOURCE, Manifest
 
 RAW_CONFIG = "raw"
 """Configuration of the dataset with the documents as they were before augmentation."""
@@ -75,11 +75,11 @@ def recipe_of(shards: Sequence[ShardRecord], others: Sequence[Manifest], dedupli
     """The parts of the recipe that the shards were made by, by stage; `raw_corpus` by corpus. Local paths are cut to their last part.
 
     Args:
-        others: further artifacts that the pairs were made with (a synthesizer and what it learned from).
+        others: further artifacts that the texts were made with (a synthesizer and what it learned from).
         deduplication: how duplicates were found; several ways are different recipes.
 
     Raises:
-        ValueError: shards were made by different recipes; the message names them.
+        ValueError: shards were made by different recipes or versions (of the code, of a synthesizer, of phrasings); the message names them.
     """
     if len(deduplication) > 1:
         raise ValueError("duplicate_documents: shards were cleaned by different recipes: materialize clean_corpus of all again")
@@ -88,8 +88,9 @@ def recipe_of(shards: Sequence[ShardRecord], others: Sequence[Manifest], dedupli
     for shard in shards:
         for stage, manifest in shard.stages.items():
             corpus = manifest.recipe.get("name", "") if stage == "raw_corpus" else ""
-            first, recipe = made.setdefault(f"{stage} {corpus}", (shard.key, (manifest.recipe, manifest.code_version)))
-            if recipe != (manifest.recipe, manifest.code_version):
+            own = manifest.recipe, manifest.code_version, {} if corpus else _made_with(manifest)
+            first, others_own = made.setdefault(f"{stage} {corpus}", (shard.key, own))
+            if own != others_own:
                 raise ValueError(
                     f"{stage}: {first} and {shard.key} were made by different recipes or versions: materialize the older one again"
                 )
@@ -100,6 +101,14 @@ def recipe_of(shards: Sequence[ShardRecord], others: Sequence[Manifest], dedupli
     found |= {manifest.asset: manifest.recipe for manifest in others if manifest.recipe}
     shown: dict[str, Any] = without_folders(found)
     return shown
+
+
+def _made_with(manifest: Manifest) -> dict[str, str]:
+    """Digests of what a shard was made with that all shards share: a model, phrasings, evaluation examples.
+
+    Of `duplicate_documents` each shard has a list of its own.
+    """
+    return {item.asset: item.digest for item in manifest.inputs if item.partition == "all" and item.asset != "duplicate_documents"}
 
 
 def without_folders(value: Any) -> Any:
@@ -198,13 +207,13 @@ def _hub_license(name: str) -> str:
 
 
 def _sources(shards: Sequence[ShardRecord]) -> Iterator[Any]:
-    """What the pairs were made with that is no artifact: hub revisions and the like, each once."""
+    """What the texts were made with that is no artifact: hub revisions, phrasings and the like, each once."""
     seen = set()
     for shard in shards:
-        for item in shard.pairs.inputs:
-            if item.asset.startswith("source:") and item not in seen:
+        for item in (*shard.pairs.inputs, *shard.augmented.inputs):
+            if item.asset.startswith(SOURCE) and item not in seen:
                 seen.add(item)
-                yield item.model_copy(update={"asset": f"source:{without_folders(item.asset.removeprefix('source:'))}"})
+                yield item.model_copy(update={"asset": f"{SOURCE}{without_folders(item.asset.removeprefix(SOURCE))}"})
 
 
 def _yaml(value: Any) -> str:

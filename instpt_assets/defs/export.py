@@ -57,7 +57,7 @@ def export(project: Project, pair_set: str | None, out: str, shards: Sequence[st
     pair_set = _chosen(project.recipe, pair_set)
     plan = project.plan()
     artifacts, left_out = _artifacts(plan, pair_set, shards)
-    records = [_record(project.store, key, artifact) for key, artifact in artifacts.items()]
+    records = project.store.each(lambda key: _record(project.store, key, artifacts[key]), artifacts)
     others = _others(project.store, records)
     licenses = Licenses()
     for artifact in artifacts.values():
@@ -107,18 +107,21 @@ def _chosen(recipe: Recipe, pair_set: str | None) -> str:
 
 def _artifacts(plan: Plan, pair_set: str, shards: Sequence[str]) -> tuple[dict[str, Artifact], list[str]]:
     """The augmented corpora by shard, in the order of registration, and the registered shards that are left out."""
-    registered = plan.store.registered_shards(plan.recipe.name)
+    registered = plan.registered_shards  # what its source has lost is published no more
     unknown = sorted(set(shards) - set(registered))
     if unknown:
         raise ValueError(f"SHARDS: not registered: {', '.join(unknown)} (registered: {', '.join(registered) or 'none'})")
-    found: dict[str, Artifact] = {}
-    for key in registered:
-        if key in shards or not shards:
-            try:
-                found[key] = plan.current(f"{pair_set}/augmented_corpus", key)
-            except NotMaterialized as error:
-                if shards:
-                    raise NotMaterialized(f"{error}: {_command(pair_set)} SHARDS='{key}'") from error
+    wanted = [key for key in registered if key in shards or not shards]
+
+    def current(key: str) -> Artifact | None:
+        try:
+            return plan.current(f"{pair_set}/augmented_corpus", key)
+        except NotMaterialized as error:
+            if shards:
+                raise NotMaterialized(f"{error}: {_command(pair_set)} SHARDS='{key}'") from error
+            return None
+
+    found = {key: artifact for key, artifact in zip(wanted, plan.store.each(current, wanted), strict=True) if artifact is not None}
     if not found:
         raise NotMaterialized(f"{pair_set}/augmented_corpus: no shard is materialized yet: {_command(pair_set)}")
     return found, [key for key in registered if key not in found]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import yaml
 from light_project import CORPUS, LightProject
 
 from instpt_assets.augmentation import dataset_folder
+from instpt_assets.augmentation.dataset_card import ShardRecord
 from instpt_assets.augmentation.dataset_folder import ExportError
 from instpt_assets.corpus.documentation import read_documentation
+from instpt_assets.defs import export as exporting
 from instpt_assets.defs.export import export
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import range_tags
+from instpt_assets.store.store import Artifact, Store, source_input
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +169,36 @@ def test_what_cannot_be_exported_says_what_to_do(light: LightProject, tmp_path: 
     with pytest.raises(NotMaterialized, match="published--c, is not materialized.*SHARDS='published--c'"):
         export(light.project, "imported", out, ["published--a", "published--c"])
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("stage", ["pairs", "augmented"])
+def test_shards_made_with_another_model_or_wording_do_not_belong_together(
+    light: LightProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    record = exporting._record
+
+    def with_another(store: Store, key: str, artifact: Artifact) -> ShardRecord:
+        found = record(store, key, artifact)
+        manifest = getattr(found, stage)
+        shared = source_input("model", key if key.endswith("b") else "")
+        return replace(found, **{stage: manifest.model_copy(update={"inputs": (*manifest.inputs, shared)})})
+
+    monkeypatch.setattr(exporting, "_record", with_another)
+    with pytest.raises(
+        ExportError, match="published--a and published--b were made by different recipes or versions: materialize the older"
+    ):
+        export(light.project, "imported", str(tmp_path / "out"))
+
+
+def test_a_shard_that_its_source_has_lost_is_not_exported(light: LightProject, tmp_path: Path) -> None:
+    source = light.root / "published" / "b.jsonl"
+    kept = source.read_bytes()
+    source.unlink()
+    try:
+        export(light.project, "imported", str(tmp_path / "out"))
+    finally:
+        source.write_bytes(kept)
+    assert {path.name for path in (tmp_path / "out" / "data" / "augmented").iterdir()} == {"published--a-00000.parquet"}
 
 
 def test_datasets_reads_it_whole_and_as_a_stream(light: LightProject, tmp_path: Path) -> None:
