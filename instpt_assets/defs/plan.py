@@ -176,11 +176,23 @@ class Plan:
 
     def shard_is_current(self, key: str) -> bool:
         """Whether everything that the recipe makes of this shard alone is in the store and up to date."""
-        return self._index_is_current and all(self.is_current(asset, key) for asset in self.shard_assets)
+        return self._rules_are_current and all(self.is_current(asset, key) for asset in self.shard_assets)
 
     @cached_property
-    def _index_is_current(self) -> bool:
-        """Whether the evaluation has the examples that the corpus was compared with."""
+    def _rules_are_current(self) -> bool:
+        """Whether the corpus was compared, with itself and with the evaluation, as it would be now: a shard's own artifacts do not tell.
+
+        (That the lists of duplicates know nothing of the newest shards makes no older one stale. But what stood in a shard that is gone
+        is no duplicate any more in those behind it.)
+        """
+        duplicates = self._find("duplicate_documents", "all")
+        if duplicates is not None:
+            manifest = duplicates.manifest
+            order, registered = manifest.recipe["order"], set(self.registered_shards)
+            left = [key for key in order if key in registered]
+            made_from = (manifest.recipe, manifest.code_version, order[: len(left)])
+            if made_from != ({**self.recipe.deduplication.hashed(), "order": order}, CODE_VERSIONS["duplicate_documents"], left):
+                return False
         return self.recipe.decontamination is None or self.is_current("evaluation_examples")
 
     def stale_shards(self, keys: Iterable[str]) -> list[str]:
@@ -188,7 +200,7 @@ class Plan:
         keys = list(keys)
         # What all need is looked up once, before many look at the same time.
         self.available_shards()
-        _ = self._index_is_current
+        _ = self._rules_are_current
         current = self.store.each(self.shard_is_current, keys)
         return [key for key, is_current in zip(keys, current, strict=True) if not is_current]
 

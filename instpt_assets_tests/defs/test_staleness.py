@@ -6,7 +6,9 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 from light_project import CORPUS, LightProject
 
+from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.shards import range_tags, register
+from instpt_assets.recipe.deduplication import Deduplication
 
 SHARDS = ["notes--a", "notes--b", "notes--c"]
 EVERY_SHARD = range_tags(SHARDS[0], SHARDS[-1])
@@ -110,3 +112,25 @@ def test_a_new_shard_with_duplicates_leaves_the_old_shards_current(light: LightP
     assert {key: light.identities("clean_corpus")[key] for key in SHARDS} == before
     assert plan.spec("tokenizer").identity == tokenizer
     assert all(plan.shard_is_current(key) for key in [*SHARDS, "notes--d"])
+
+
+def test_other_rules_for_duplicates_make_shards_due_though_no_signature_changes(light: LightProject) -> None:
+    plan = light.project.plan()
+    assert plan.stale_shards(SHARDS) == []
+    recipe = plan.recipe.model_copy(update={"deduplication": Deduplication(threshold=0.5)})
+    other = Plan(recipe, light.project.store)
+    assert other.is_current("document_signatures", "notes--a") and other.stale_shards(SHARDS) == SHARDS
+
+
+def test_what_a_shard_that_is_gone_had_before_others_makes_them_due(light: LightProject) -> None:
+    gone = light.root / "notes" / "a.jsonl"
+    kept = gone.rename(light.root / "a.jsonl")
+    try:
+        plan = light.project.plan()
+        assert plan.is_current("clean_corpus", "notes--d") and plan.stale_shards(["notes--b", "notes--d"]) == ["notes--b", "notes--d"]
+        assert light.run("shards", tags=range_tags("notes--b", "notes--d")).success
+        plan = light.project.plan()
+        assert plan.stale_shards(["notes--b", "notes--d"]) == []
+        assert plan.current("clean_corpus", "notes--d").manifest.statistics["num_rows"] == 8
+    finally:
+        kept.rename(gone)
