@@ -41,7 +41,8 @@ def distinct(options: Sequence[str]) -> list[str]:
 
 def closing_last(order: list[int], options: Sequence[str]) -> list[int]:
     """The order of the options, those that speak of the others ("all of the above") behind these."""
-    if _CLOSING.search("\n".join(options)):
+    listed = "\n".join(options)
+    if " of " in listed.lower() and _CLOSING.search(listed):  # the first test is the cheap one
         order = sorted(order, key=lambda place: _CLOSING.match(options[place]) is not None)
     return order
 

@@ -1,7 +1,7 @@
 """Reading tables with pairs, in batches: memory stays the same however long a table is."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,27 +48,24 @@ def pair_lists(array: pa.Array) -> list[list[Pair]]:
     """Each row's pairs, of a column `list[struct{instruction, response, options, reasoning}]`; null is none."""
     structs = array.flatten()
     options = structs.field("options")
-    pairs = list(
-        map(
-            Pair,
-            _values(structs.field("instruction")),
-            _values(structs.field("response")),
-            _options(options) if pa.types.is_nested(options.type) else [()] * len(structs),
-            _values(structs.field("reasoning")),
-        )
+    pairs = map(
+        Pair,
+        _values(structs.field("instruction")),
+        _values(structs.field("response")),
+        _options(options) if pa.types.is_nested(options.type) else [()] * len(structs),
+        _values(structs.field("reasoning")),
     )
-    return _cut(pairs, array)
+    return [list(islice(pairs, number)) for number in _lengths(array)]
 
 
 def _options(lists: pa.Array) -> list[Sequence[str]]:
-    return [tuple(items) if items else () for items in _cut(_values(lists.flatten()), lists)]
+    items = iter(_values(lists.flatten()))
+    return [tuple(islice(items, number)) if number else () for number in _lengths(lists)]
 
 
 def _values(array: pa.Array) -> list[Any]:
     return pl.Series(values=array).to_list()  # several times faster than pyarrow's own
 
 
-def _cut(items: list[Any], lists: pa.Array) -> list[list[Any]]:
-    """The items of flattened lists, cut into lists again."""
-    ends = list(itertools.accumulate(_values(lists.value_lengths().fill_null(0)), initial=0))
-    return [items[start:end] for start, end in itertools.pairwise(ends)]
+def _lengths(lists: pa.Array) -> list[int]:
+    return _values(lists.value_lengths().fill_null(0))
