@@ -33,13 +33,15 @@ class Words:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        split = pc.utf8_split_whitespace(pa.array(texts, pa.large_string()))  # at the same characters as `str.split`
+        # Stripped, because Arrow may read on behind white space at the end of a text, where anything may stand (seen in 26.0).
+        stripped = pa.array([text.strip() for text in texts], pa.large_string())
+        split = pc.utf8_split_whitespace(stripped)  # at the same characters as `str.split`
         words = split.flatten().dictionary_encode()
         numbers = words.indices.to_numpy().astype(np.int64)
         lengths = pc.utf8_length(words.dictionary).to_numpy().astype(np.int64)
         self.vocabulary = words.dictionary
         self.texts = np.repeat(np.arange(len(texts)), np.diff(split.offsets.to_numpy()))
-        # White space at the beginning or the end of a text has left an empty word there.
+        # An empty text is split into one empty word.
         is_word = lengths[numbers] > 0
         self.numbers, self.texts = numbers[is_word], self.texts[is_word]
         self.counts = np.bincount(self.texts, minlength=len(texts))

@@ -73,6 +73,11 @@ def test_the_measures_of_many_texts_are_those_of_a_plain_implementation(texts: l
         assert {name: float(values[number]) for name, values in found.items()} == pytest.approx(expected), text
 
 
+def test_white_space_at_the_end_of_a_text_is_no_word() -> None:
+    texts = ["be", "a be be a a ... the the be ab-…", "a the the the be be the the \n"]
+    assert {tuple(Words(texts).counts.tolist()) for _ in range(2000)} == {(1, 10, 8)}
+
+
 def test_real_texts_measure_the_same(shared_data: Path) -> None:
     texts = []
     for name, most in (("finance/openstax-economics", 6), ("biomedicine/pmc-fulltext-0000", 3), ("general/wikitext2", 6)):
