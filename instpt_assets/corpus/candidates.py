@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from instpt_assets.corpus.shingles import Hashes
+from instpt_assets.corpus.hashed_words import Hashes
 from instpt_assets.corpus.signatures import Signatures
 
 RECALL = 0.99

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polars as pl
 import pyarrow as pa
 
 from instpt_assets.corpus.cleaning_report import CleaningReport
@@ -28,7 +27,7 @@ from instpt_assets.corpus.gopher import Gopher
 from instpt_assets.corpus.languages import tell_language
 from instpt_assets.corpus.masking import Masker
 from instpt_assets.corpus.overlaps_report import OverlapsReport
-from instpt_assets.corpus.tables import DOCUMENTS, TableWriter, read_rows
+from instpt_assets.corpus.tables import DOCUMENTS, TableWriter, batched, read_rows
 from instpt_assets.recipe.cleaning import Cleaning, LanguageRule
 
 REMOVED = pa.schema([*DOCUMENTS, ("step", pa.string()), ("reason", pa.string())])
@@ -78,6 +77,9 @@ def clean(
     Returns:
         num_read = num_documents + num_removed, num_characters (of what stays), removed_by_reason, steps (what each saw, removed and left),
         what was masked, overlaps_by_task; a warning where ids are not unique.
+
+    Raises:
+        ValueError: the removal list is one of other documents.
     """
     masker = Masker(cleaning.mask) if cleaning.mask is not None else None
     report = CleaningReport(_steps(cleaning, contamination is not None), masker)
@@ -86,7 +88,8 @@ def clean(
         removed = stack.enter_context(TableWriter(out, "removed.parquet", REMOVED))
         masked = stack.enter_context(TableWriter(out, "masked.parquet", MASKED)) if masker is not None else None
         overlaps = stack.enter_context(OverlapsReport(out)) if contamination is not None else None
-        checks = _checks(cleaning, removal_list)
+        duplicates = _Duplicates(removal_list)
+        checks: list[Check] = [duplicates, *_checks(cleaning)]
         if contamination is not None and overlaps is not None:
             checks.append(partial(_contamination, contamination, overlaps))
         for row, removal in _judged(read_rows(tables, DOCUMENTS.names), checks):
@@ -100,6 +103,7 @@ def clean(
             if masked is not None:
                 for mask in masks:
                     masked.write({"document_id": row["document_id"], **mask._asdict()})
+    duplicates.check_end()
     overlapped = overlaps.write_page() if overlaps is not None else {}
     return report.write(out) | overlapped | warning_of_ids(report.reasons[SAME_ID])
 
@@ -111,9 +115,9 @@ def _steps(cleaning: Cleaning, decontaminates: bool) -> list[str]:
     return ["duplicates", "length", *on, *(["contamination"] if decontaminates else [])]
 
 
-def _checks(cleaning: Cleaning, removal_list: Path) -> list[Check]:
-    """The steps that are on but the last, in their order. Those of Gopher's rules share the documents' words, so they are one check."""
-    checks: list[Check] = [_duplicates(removal_list), partial(_length, cleaning)]
+def _checks(cleaning: Cleaning) -> list[Check]:
+    """The steps that are on but the first and the last, in their order. Those of Gopher's rules share the documents' words, so they are one check."""
+    checks: list[Check] = [partial(_length, cleaning)]
     if cleaning.language is not None:
         checks.append(partial(_language, cleaning.language))
     if cleaning.quality is not None or cleaning.repetition is not None:
@@ -122,7 +126,7 @@ def _checks(cleaning: Cleaning, removal_list: Path) -> list[Check]:
 
 
 def _judged(rows: Iterable[Row], checks: Sequence[Check]) -> Iterator[tuple[Row, Removal | None]]:
-    for batch in _batches(rows):
+    for batch in batched(rows, characters=_BATCH_CHARACTERS, most_rows=_BATCH_ROWS):
         found: list[Removal | None] = [None] * len(batch)
         for check in checks:
             left = [index for index, removal in enumerate(found) if removal is None]
@@ -131,23 +135,32 @@ def _judged(rows: Iterable[Row], checks: Sequence[Check]) -> Iterator[tuple[Row,
         yield from zip(batch, found, strict=True)
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    batch, characters = list[Row](), 0
-    for row in rows:
-        batch.append(row)
-        characters += len(row["text"])
-        if characters >= _BATCH_CHARACTERS or len(batch) == _BATCH_ROWS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+class _Duplicates:
+    """The removal list, read along with the documents: both are in the order of the shard's rows."""
 
+    def __init__(self, removal_list: Path) -> None:
+        self._listed = read_rows([removal_list], ["document_id", "duplicate_of", "kind", "similarity"])
+        self._next = next(self._listed, None)
 
-def _duplicates(removal_list: Path) -> Check:
-    columns = ["document_id", "duplicate_of", "kind", "similarity"]
-    rows = pl.read_parquet(removal_list, columns=columns).iter_rows()
-    reasons = {document: _duplicate_reason(other, kind, similarity) for document, other, kind, similarity in rows}
-    return lambda rows: [Removal("duplicates", reasons[row["document_id"]]) if row["document_id"] in reasons else None for row in rows]
+    def __call__(self, rows: Sequence[Row]) -> Iterator[Removal | None]:
+        for row in rows:
+            if self._next is None or row["document_id"] != self._next["document_id"]:
+                yield None
+            else:
+                yield Removal("duplicates", _duplicate_reason(self._next["duplicate_of"], self._next["kind"], self._next["similarity"]))
+                self._next = next(self._listed, None)
+
+    def check_end(self) -> None:
+        """See that every document of the list was there.
+
+        Raises:
+            ValueError: one was not, so that the list is one of other documents.
+        """
+        if self._next is not None:
+            raise ValueError(
+                f"the list of duplicates holds '{self._next['document_id']}', where the shard's documents have no such one (any more): "
+                "materialize document_signatures of the shard and duplicate_documents again"
+            )
 
 
 def _duplicate_reason(other: str, kind: str, similarity: float | None) -> str:

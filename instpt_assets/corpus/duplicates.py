@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from instpt_assets.corpus.candidates import Groups, band_keys, bands_and_rows, scratch_array, share_a_band
 from instpt_assets.corpus.duplicates_report import DuplicatesReport, Pair
-from instpt_assets.corpus.shingles import Hashes
+from instpt_assets.corpus.hashed_words import Hashes
 from instpt_assets.corpus.signature_tables import RowGroup, SignatureTables, signature_matrix
 from instpt_assets.corpus.signatures import Signature
 from instpt_assets.corpus.tables import TableWriter

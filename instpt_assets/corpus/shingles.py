@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+from instpt_assets.corpus.hashed_words import Hashes, mixed, powers_of
+
 _Places = np.ndarray[Any, np.dtype[np.int64]]
 _Characters = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -79,9 +80,9 @@ def _runs(hashes: Hashes, words: int) -> Hashes:
     """Of all runs of so many words."""
     number = max(len(hashes) - words + 1, 0)
     sums = np.zeros(number, dtype=np.uint64)
-    for place, power in enumerate(_powers(_B, words)):
+    for place, power in enumerate(powers_of(_B, words)):
         sums += hashes[place : place + number] * power
-    return _mix(sums)
+    return mixed(sums)
 
 
 def _words(texts: Sequence[str]) -> tuple[Hashes, list[int]]:
@@ -106,7 +107,7 @@ def _words(texts: Sequence[str]) -> tuple[Hashes, list[int]]:
         hashes[first:last] = (sums[ends[first:last] - origin] - sums[begins]) * inverses[begins]
         first = last
     text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])
-    return _mix(hashes), np.searchsorted(starts, text_starts).tolist()
+    return mixed(hashes), np.searchsorted(starts, text_starts).tolist()
 
 
 def _places(folded: _Characters, highest: int) -> tuple[_Places, _Places]:
@@ -132,23 +133,11 @@ def _places(folded: _Characters, highest: int) -> tuple[_Places, _Places]:
     return starts, ends
 
 
-def _mix(values: Hashes) -> Hashes:
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _powers(base: int, number: int) -> Hashes:
-    factors = np.full(number, base, dtype=np.uint64)
-    factors[:1] = 1
-    return np.multiply.accumulate(factors)
-
-
 @cache
 def _power_tables() -> tuple[Hashes, Hashes]:
     """The powers of A by which the characters of a block are multiplied, and their inverses."""
     number = _BLOCK + _LONGEST_WORD
-    return _powers(_A, number), _powers(pow(_A, -1, _MODULUS), number)
+    return powers_of(_A, number), powers_of(pow(_A, -1, _MODULUS), number)
 
 
 @cache

@@ -1,7 +1,7 @@
 """MinHash signatures of documents (Broder 1997), from which duplicates are found without their texts."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rensa import RMinHash
 
 from instpt_assets.corpus.shingles import shingles
-from instpt_assets.corpus.tables import read_rows
+from instpt_assets.corpus.tables import batched, read_rows
 from instpt_assets.recipe.deduplication import Deduplication
 
 Signature = np.ndarray[Any, np.dtype[np.uint32]]
@@ -47,7 +47,7 @@ def write_signatures(tables: Sequence[Path], deduplication: Deduplication, *, ou
     num_documents = 0
     with pq.ParquetWriter(out / "data-00000.parquet", schema, compression="zstd", use_dictionary=False) as writer:
         waiting: list[pa.RecordBatch] = []
-        for rows in _batches(tables):
+        for rows in batched(read_rows(tables, ["document_id", "text"]), characters=_BATCH_CHARACTERS, most_rows=_GROUP_ROWS):
             texts = [row["text"] for row in rows]
             arrays = [
                 pa.array([row["document_id"] for row in rows]),
@@ -76,16 +76,3 @@ def signatures(texts: Sequence[str], deduplication: Deduplication) -> Signatures
     hashes, offsets = shingles(texts, deduplication.shingle_words)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, deduplication.num_permutations, deduplication.seed)
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(texts), deduplication.num_permutations)
-
-
-def _batches(tables: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    characters = 0
-    for row in read_rows(tables, ["document_id", "text"]):
-        rows.append(row)
-        characters += len(row["text"])
-        if characters >= _BATCH_CHARACTERS or len(rows) >= _GROUP_ROWS:
-            yield rows
-            rows, characters = [], 0
-    if rows:
-        yield rows

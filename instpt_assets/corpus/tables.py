@@ -1,6 +1,6 @@
 """Writing and reading the corpus's tables in bounded memory: Parquet (zstd) in parts and row groups, the same rows give the same bytes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +64,20 @@ class TableWriter:
         if kind is None and (self._rows or (self._writer is None and self._parts == 0)):
             self._flush()
         self._close_part()
+
+
+def batched(rows: Iterable[dict[str, Any]], *, characters: int, most_rows: int) -> Iterator[list[dict[str, Any]]]:
+    """Documents several at a time: a batch ends with the row that fills it, in characters of `text` or in rows."""
+    batch: list[dict[str, Any]] = []
+    held = 0
+    for row in rows:
+        batch.append(row)
+        held += len(row["text"])
+        if held >= characters or len(batch) >= most_rows:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def read_rows(tables: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, Any]]:

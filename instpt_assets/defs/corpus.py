@@ -39,6 +39,7 @@ def corpus_assets(project: Project) -> list[dg.AssetsDefinition]:
                 out=out,
                 digest=spec.inputs[0].digest,  # of its only input, the file
             ),
+            plan=plan,
         )
 
     @dg.asset(

