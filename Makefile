@@ -43,7 +43,7 @@ ui: setup
 	home="$$(python -m instpt_assets.defs.home --host $(HOST) --port $(PORT))" && DAGSTER_HOME="$$home" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
 
 test: setup
-	python -m pytest
+	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: setup
 	ruff check .

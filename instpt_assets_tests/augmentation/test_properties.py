@@ -98,7 +98,7 @@ def held(pair: Mapping[str, Any]) -> list[str]:
     return [pair["instruction"].strip(), *(options if len(options) > 1 else [pair["response"].strip()]), (pair["reasoning"] or "").strip()]
 
 
-@settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=shards(), seed=st.integers(0, 1000))
 def test_whatever_the_pairs_hold_texts_are_whole(rows: list[dict[str, Any]], seed: int) -> None:
     statistics, texts, dropped = augmented(rows, EVEN.model_copy(update={"seed": seed}))

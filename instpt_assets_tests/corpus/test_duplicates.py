@@ -215,7 +215,7 @@ def expected(found: Clusters, rules: Deduplication, bands: int, rows: int) -> li
     return removed
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=clusters(), threshold=st.sampled_from([0.3, 0.5, 0.8]), long_bands=st.booleans(), colliding=st.booleans())
 def test_the_result_is_that_of_the_rule_document_after_document(
     found: Clusters, threshold: float, long_bands: bool, colliding: bool, tmp_path: Path

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instpt_assets.corpus.gopher import Gopher, measure_quality, measure_repetition
@@ -63,7 +63,6 @@ SOME_WORDS = st.sampled_from(
 TEXTS = st.lists(st.lists(SOME_WORDS, max_size=60).map(" ".join), max_size=4)
 
 
-@settings(deadline=None)
 @given(texts=TEXTS)
 def test_the_measures_of_many_texts_are_those_of_a_plain_implementation(texts: list[str]) -> None:
     words = Words(texts)

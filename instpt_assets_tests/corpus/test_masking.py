@@ -1,7 +1,7 @@
 """Masking: what is an address, what only looks like one, and that masking twice changes nothing."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instpt_assets.corpus.masking import Mask, Masker
@@ -77,7 +77,6 @@ PIECES = [
 TEXTS = st.lists(st.one_of(st.sampled_from([*PIECES, *RESERVED]), st.text(max_size=4)), max_size=12).map("".join)
 
 
-@settings(deadline=None)
 @given(text=TEXTS, masks=st.sampled_from([Masks(), Masks(email="[EMAIL]", ipv4="[IP]", ipv6="[IP]")]))
 def test_masking_twice_changes_nothing_keeps_text_normalised_and_makes_no_marker(text: str, masks: Masks) -> None:
     text, masker = normalize(text), Masker(masks)

@@ -200,7 +200,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(JSON | st.builds(lambda text, more: {"text": text, "more": more}, st.text(min_size=1), JSON), max_size=8))
 def test_any_json_value_is_accepted_or_rejected(values: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     check_lines([json.dumps(value).encode() for value in values], tmp_path_factory.mktemp("json"), "")

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instpt_assets.corpus.normalizing import normalize
@@ -26,7 +26,6 @@ def test_the_rules(text: str, normal: str) -> None:
     assert normalize(text) == normal
 
 
-@settings(deadline=None)
 @given(text=st.text(st.one_of(st.sampled_from(SIGNS), st.characters()), max_size=40))
 def test_normalising_twice_changes_nothing_and_the_result_can_be_written(text: str) -> None:
     normal = normalize(text)

@@ -290,7 +290,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(PIECES | st.text(max_size=30), max_size=12).map("".join), st.none() | st.text(max_size=60))
 def test_whatever_the_text_is_responses_come_from_it(text: str, title: str | None) -> None:
     found = mined(text, title=title, max_pairs=20)
