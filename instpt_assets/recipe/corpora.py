@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import LATER, Part
-from instpt_assets.recipe.documentation import Source
+from instpt_assets.recipe.sources import Source
 
 Format = Literal["jsonl", "jsonl.gz", "jsonl.zst", "parquet", "txt", "txt.gz", "txt.zst"]
 

@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import Name, Part
 from instpt_assets.recipe.corpora import Format
+from instpt_assets.recipe.sources import Files
 
 
 class EvaluationSource(Part):
     """A further evaluation set, as files."""
 
-    source: str = Field(min_length=1)
+    source: Files
     """A file, a folder, a glob or a remote URL of JSON Lines or Parquet, one record an example. A relative path follows the current folder."""
     format: Format | None = None
     """Format of the files; by default told by each file's ending."""

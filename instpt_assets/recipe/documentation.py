@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,17 @@ def package_root(name: str) -> Path:
     raise ValueError(f"pydoc://{name}: no such documentation here; sets: topics, stdlib, or an installed top-level package{meant}")
 
 
-def _installed(url: str) -> str:
+def check_installed(url: str) -> str:
+    """The URL, if what it names is here.
+
+    Raises:
+        ValueError: it is wrong, or there is no such documentation.
+    """
     wanted = DocumentationUrl.parse(url)
     if wanted.set not in ("topics", "stdlib"):
         package_root(wanted.set)
     return url
 
 
-def _source(url: str) -> str:
-    return _installed(url) if url.startswith("pydoc:") else url
-
-
-Documentation = Annotated[str, AfterValidator(_installed)]
+Documentation = Annotated[str, AfterValidator(check_installed)]
 """A `pydoc://` URL of documentation that is installed."""
-Source = Annotated[str, StringConstraints(min_length=1), AfterValidator(_source)]
-"""A file, a folder, a glob, a remote URL, or `pydoc://…` of documentation that is installed."""

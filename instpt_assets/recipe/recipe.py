@@ -12,6 +12,7 @@ from instpt_assets.recipe.decontamination import Decontamination
 from instpt_assets.recipe.deduplication import Deduplication
 from instpt_assets.recipe.evaluation import Evaluation
 from instpt_assets.recipe.quality import CorpusQuality
+from instpt_assets.recipe.sources import Files
 from instpt_assets.recipe.synthesis import Layouts, PairSet, Synthesizer, Tuning
 from instpt_assets.recipe.training import InstructionTuning, ModelShape, Pretraining, TokenizerRecipe
 
@@ -27,7 +28,7 @@ RESERVED = frozenset(
 class GeneralInstructions(Part):
     """General instructions without context, mixed into continual pre-training or used for instruction tuning."""
 
-    source: str = Field(min_length=1)
+    source: Files
     """JSON Lines with `instruction` and `response` (and, optionally, `reasoning`). A relative path follows the current folder."""
     max_examples: int | None = Field(default=None, ge=1)
     """At most so many, in the source's order."""

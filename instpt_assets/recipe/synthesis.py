@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import LATER, Part
-from instpt_assets.recipe.documentation import Source
+from instpt_assets.recipe.sources import Source
 from instpt_assets.recipe.training import Model, ModelShape, Optimization
 from instpt_assets.recipe.wired_start import wired_start_problem
 from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter, SynthesizerWriter, Writer

@@ -77,6 +77,19 @@ def demo_with(path: Path, **changes: Any) -> Path:
             {"tuning__sources__pandas": {"source": "pydoc://panda"}},
             "tuning.sources.pandas.source: pydoc://panda: no such documentation here",
         ),
+        (
+            {"corpora__mine": {"source": "s3://me:hidden@bucket/a.jsonl"}},
+            "corpora.mine.source: the URL holds a name, password or signature",
+        ),
+        (
+            {"tuning__sources__mine": {"source": "https://h.org/a.jsonl?b=c&token=hidden"}},
+            "tuning.sources.mine.source: the URL holds a name",
+        ),
+        (
+            {"decontamination": {"sources": {"mine": {"source": "pydoc://topics"}}}},
+            "decontamination.sources.mine: source: documentation holds",
+        ),
+        ({"decontamination": {"sources": {"mine": {"source": "a", "format": "txt"}}}}, "decontamination.sources.mine: format: txt has no"),
         ({"evaluation__harness_tasks": [{"task": "piqa"}, {"task": "piqa"}]}, "evaluation: harness_tasks name a task twice: piqa"),
         ({"synthesizer__model__num_layers": 1}, "synthesizer: model.num_layers: a wired start needs two layers"),
         ({"synthesizer__model__num_heads": 2}, "synthesizer: model.num_heads: a wired start needs a multiple of 3"),
@@ -100,7 +113,7 @@ def demo_with(path: Path, **changes: Any) -> Path:
 def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         load_recipe(str(demo_with(tmp_path, **changes)))
-    assert message in str(error.value)
+    assert message in str(error.value) and "hidden@" not in str(error.value) and "=hidden" not in str(error.value)
     assert "Traceback" not in str(error.value) and "pydantic" not in str(error.value)
     assert "[" not in str(error.value).split(message)[0] and ".str:" not in str(error.value)
 
