@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from instpt_assets.augmentation.draws import Draws
-from instpt_assets.augmentation.options import closing_last, distinct, find_answer, labels
+from instpt_assets.augmentation.options import choices, closing_last, labels
 from instpt_assets.augmentation.phrasings import Phrasings, load_phrasings
 from instpt_assets.recipe.synthesis import Layouts
 
@@ -88,8 +88,7 @@ class _Style:
         options = ""
         answer = answer.strip()
         if given:
-            different = distinct(given)
-            right = find_answer(answer, different, self._phrasings.none_of_these)
+            different, right = choices(given, answer, self._phrasings.none_of_these)
             if right is None:
                 raise ValueError(f"{answer!r} is none of the options {different}: such pairs are for `screen` to drop")
             if len(different) > 1:

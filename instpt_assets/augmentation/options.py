@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from instpt_assets.augmentation.phrasings import normalized
@@ -10,7 +11,37 @@ from instpt_assets.augmentation.phrasings import normalized
 # "All of the above" and the like speak of the options before them, so they stay behind them.
 _CLOSING = re.compile(r"^(?:all|any|both|each|neither|none|two) of (?:the|these|those|them)\b", re.IGNORECASE | re.MULTILINE)
 
+# "A. …", "(b) …", "3: …": whoever wrote the options has named them.
+_NAMED = re.compile(r"\(?([A-Za-z]|\d{1,2})[.):]\s+(?=\S)")
+
 _ROMAN = tuple(zip((100, 90, 50, 40, 10, 9, 5, 4, 1), ("c", "xc", "l", "xl", "x", "ix", "v", "iv", "i"), strict=True))
+
+
+def choices(given: Sequence[str], answer: str, none_of_these: frozenset[str]) -> tuple[list[str], int | None]:
+    """The options as they are to be shown, and which of them the answer is (see `find_answer`).
+
+    Options that came with names in order (A, B, … or 1, 2, …) lose them: shuffled and named anew they would have two each. The answer may be
+    such a name.
+    """
+    options = distinct(given)
+    right = find_answer(answer, options, none_of_these)
+    if len(options) < 2 or not _NAMED.match(options[0]):
+        return options, right
+    named = [found for found in map(_NAMED.match, options) if found]
+    names, bare = [found[1] for found in named], [found.string[found.end() :] for found in named]
+    if len(set(bare)) < len(options) or names[0] not in ("A", "a", "1") or not all(_follows(*two) for two in pairwise(names)):
+        return options, right
+    if right is None or right < 0:
+        called = answer.strip(" ().:")
+        right = names.index(called) if called in names else find_answer(answer, bare, none_of_these)
+    return bare, right
+
+
+def _follows(name: str, following: str) -> bool:
+    """Whether one name comes right behind another."""
+    if name.isdigit():
+        return following == str(int(name) + 1)
+    return following == chr(ord(name) + 1)
 
 
 def find_answer(answer: str, options: Sequence[str], none_of_these: frozenset[str]) -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from instpt_assets.augmentation.layouts import Pair
-from instpt_assets.augmentation.options import distinct, find_answer
+from instpt_assets.augmentation.options import choices
 from instpt_assets.augmentation.phrasings import load_phrasings
 from instpt_assets.corpus.contamination import ContaminationIndex, Overlap
 from instpt_assets.synthesis.prompt import RESERVED
@@ -42,6 +42,6 @@ def screen(pairs: Sequence[Pair], contamination: ContaminationIndex | None = Non
     for place in [
         place for place, pair in enumerate(pairs) if pair.options and (pair.response not in pair.options or not pair.response.strip())
     ]:
-        if find_answer(pairs[place].response, distinct(pairs[place].options), none_of_these) is None:
+        if choices(pairs[place].options, pairs[place].response, none_of_these)[1] is None:
             reasons[place] = Dropped(ANSWER_IS_NO_OPTION)
     return reasons

@@ -8,6 +8,9 @@ import pytest
 
 from instpt_assets.augmentation.draws import Draws
 from instpt_assets.augmentation.layouts import LaidOut, Pair, Shot, lay_out
+from instpt_assets.augmentation.options import choices
+from instpt_assets.augmentation.phrasings import load_phrasings
+from instpt_assets.augmentation.screening import screen
 from instpt_assets.recipe.synthesis import Layouts
 
 MODES: dict[str, Layouts] = {
@@ -119,6 +122,36 @@ def test_none_of_these_keeps_the_pair() -> None:
     for laid_out in many(MODES["classic"], 50, lambda: [Shot("P", [Pair("Q1", "None of the above.", ("red", "green"))])]):
         assert laid_out.num_pairs == 1
         assert laid_out.text.count("None of the above.") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "shown", "right"),
+    [
+        (("A. red", "B. green", "C. blue"), "B", ["red", "green", "blue"], 1),
+        (("A. red", "B. green", "C. blue"), "B. green", ["red", "green", "blue"], 1),
+        (("(a) red", "(b) green"), "(b)", ["red", "green"], 1),
+        (("1) red", "2) green"), "Green.", ["red", "green"], 1),
+        (("A: red", "B: None of these"), "none of these", ["red", "None of these"], 1),
+        (("A: red", "B: green"), "none of these", ["red", "green"], -1),
+        (("A: red", "B: green"), "D", ["red", "green"], None),
+        # No names in order, or nothing that they tell apart: part of the options.
+        (("B. subtilis", "E. coli"), "E. coli", ["B. subtilis", "E. coli"], 1),
+        (("A. red", "green"), "A", ["A. red", "green"], None),
+        (("A. red", "B. red"), "B. red", ["A. red", "B. red"], 1),
+    ],
+)
+def test_names_that_options_bring_along_give_way_to_those_of_the_text(
+    given: tuple[str, ...], answer: str, shown: list[str], right: int | None
+) -> None:
+    pair = Pair("Which?", answer, given)
+    assert choices(given, answer, load_phrasings().none_of_these) == (shown, right)
+    assert (screen([pair]) == [None]) == (right is not None)
+
+
+def test_no_option_is_named_twice() -> None:
+    for laid_out in many(MODES["dialog"], 60, lambda: [Shot("P", [Pair("Which?", "B", ("A. red", "B. green"))])]):
+        assert "A. red" not in laid_out.text.replace("\nA. red", "") and "B. green" not in laid_out.text.replace("\nB. green", "")
+        assert laid_out.text.count("green") + laid_out.text.count("red") in (2, 3)
 
 
 def test_options_that_speak_of_the_others_stay_last() -> None:
