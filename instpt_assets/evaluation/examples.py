@@ -144,8 +144,9 @@ def harness_examples(name: str, manager: Any) -> Iterator[Asked]:
 def _rendered(name: str, task: Any) -> Iterator[EvaluationExample]:
     """Each test example in several ways: its record's texts, and prompt, choices and target as lm-eval writes them."""
     multiple_choice = task.OUTPUT_TYPE == "multiple_choice"
+    given = set[str]()
     for number, record in enumerate(task.eval_docs):
-        example_id = str(record.get("id", number))
+        example_id = _unique(str(record.get("id", number)), number, given)
         asked = [task.doc_to_text(record), task.doc_to_choice(record) if multiple_choice else [], task.doc_to_target(record)]
         rendered = "\n".join(text for value in asked for text in strings(value))
         for text in (*record_texts(record), rendered):
@@ -165,9 +166,10 @@ def source_examples(sources: Mapping[str, EvaluationSource]) -> Iterator[Asked]:
 def _read_source(name: str, source: EvaluationSource) -> Iterator[EvaluationExample]:
     number = 0
     for shard in list_shards(name, Corpus(source=source.source, format=source.format)):
+        given = set[str]()
         for record in _records(shard):
-            given = record.get("id")
-            example_id = str(given) if isinstance(given, str | int) else str(number)
+            own_id = record.get("id")
+            example_id = _unique(str(own_id) if isinstance(own_id, str | int) else str(number), number, given)
             number += 1
             try:
                 texts = record_texts(record, source.fields)
@@ -176,6 +178,13 @@ def _read_source(name: str, source: EvaluationSource) -> Iterator[EvaluationExam
             yield from (EvaluationExample(name, f"{shard.slug}/{example_id}", text) for text in texts)
     if number == 0:
         raise ValueError(f"decontamination.sources.{name}: '{source.source}' holds no record")
+
+
+def _unique(example_id: str, number: int, given: set[str]) -> str:
+    """The id, with the record's number where another record has it (one of a group of questions, say): what names one example is found once."""
+    own_id = f"{example_id}#{number}" if example_id in given else example_id
+    given.add(own_id)
+    return own_id
 
 
 def _records(shard: Shard) -> Iterator[dict[str, Any]]:

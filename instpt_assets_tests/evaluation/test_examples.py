@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from instpt_assets.corpus.contamination import ContaminationIndex
+from instpt_assets.corpus.contamination_index import write_index
 from instpt_assets.evaluation.examples import compared_names, harness_examples, record_texts, source_examples, write_examples
 from instpt_assets.recipe.decontamination import Decontamination, EvaluationSource
 from instpt_assets.recipe.evaluation import Evaluation, HarnessTask
@@ -117,6 +118,18 @@ def test_an_evaluation_set_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("Three letters.")
     with pytest.raises(ValueError, match="README.txt': a text file has no records"):
         ids(tmp_path)
+
+
+def test_records_that_share_an_id_are_examples_of_their_own(tmp_path: Path) -> None:
+    passage = "The ferry leaves the upper landing at nine and comes back from the island before the tide turns in the evening."
+    questions = ["When does it leave the upper landing?", "Who owns it?", "Why at nine?", "Where to?", "How long?"]
+    records = [{"id": "ferry", "question": question, "passage": passage} for question in questions]
+    source = EvaluationSource(source=write_lines(tmp_path / "set.jsonl", records))
+    (out := tmp_path / "out").mkdir()
+    examples = [example for asked in source_examples({"mine": source}) for example in asked.examples]
+    assert write_index(examples, ngram_words=13, shortest=8, out=out)["num_examples"] == 5
+    index = ContaminationIndex.read(out)
+    assert all(index.find([f"{question} {passage}" for question in questions]))
 
 
 def test_a_source_cannot_have_the_name_of_a_task(tmp_path: Path) -> None:
