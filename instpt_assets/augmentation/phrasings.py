@@ -147,7 +147,7 @@ def load_family(path: Path) -> tuple[Any, ...]:
     for place, entry in _entries(path, content):
         try:
             value: Any = _names(entry) if family.pairs else _template(entry, family)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise PhrasingError(f"{path}, {place} {entry!r}: {error}") from None
         if path.stem == "none_of_these":
             value = normalized(value)
@@ -195,7 +195,7 @@ def _entries(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]
 def _names(entry: Any) -> tuple[str, str]:
     if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)):
         raise ValueError("expected two names")
-    first, second = (_plain(name) for name in entry)
+    first, second = (plain_text(name) for name in entry)
     if not first or not second or first == second:
         raise ValueError("expected two different names")
     if "{" in first + second:
@@ -203,9 +203,14 @@ def _names(entry: Any) -> tuple[str, str]:
     return first, second
 
 
-def _plain(entry: Any) -> str:
+def plain_text(entry: object) -> str:
+    """An entry of a file of phrasings, if it is a text that may stand around passages and pairs.
+
+    Raises:
+        ValueError: it is no text, has blank space at an end, or an angle bracket.
+    """
     if not isinstance(entry, str):
-        raise TypeError(f"expected text, not {type(entry).__name__} (put it in quotes)")
+        raise ValueError(f"expected text, not {type(entry).__name__} (put it in quotes)")
     if entry != entry.strip():
         raise ValueError("blank space at an end")
     if "<" in entry or ">" in entry.replace("=>", ""):
@@ -214,7 +219,7 @@ def _plain(entry: Any) -> str:
 
 
 def _template(entry: Any, family: Family) -> str:
-    text = _plain(entry)
+    text = plain_text(entry)
     if not text and not family.may_be_empty:
         raise ValueError("empty")
     try:
@@ -238,6 +243,8 @@ def _template(entry: Any, family: Family) -> str:
         raise ValueError(f"missing placeholder {_braced(missing)}")
     if unknown := set(plain) - family.required - family.optional:
         raise ValueError(f"unknown placeholder {_braced(unknown)}")
+    if not (family.required or family.optional or family.numeral is not False) and set(text) & set("{}"):
+        raise ValueError("a brace, which stands as it is: nothing is filled in here")
     if len(set(plain)) != len(plain):
         raise ValueError("a placeholder stands twice")
     if len(counted) > 1 or (family.numeral and not counted):

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from instpt_assets.augmentation.phrasings import plain_text
 from instpt_assets.store.manifest import canonical_json
 
 PHRASINGS = Path(__file__).with_suffix(".yaml")
@@ -113,10 +114,7 @@ def _options(entry: object) -> tuple[str, str, str]:
 
 
 def _plain(entry: object) -> str:
-    if not isinstance(entry, str):
-        raise ValueError(f"expected text, not {type(entry).__name__} (put it in quotes)")
-    if not entry or entry != entry.strip():
-        raise ValueError("empty, or blank space at an end")
-    if "<" in entry or ">" in entry:
-        raise ValueError("an angle bracket could become part of a marker of the prompt format")
-    return entry
+    text = plain_text(entry)
+    if not text:
+        raise ValueError("empty")
+    return text

@@ -72,6 +72,7 @@ def test_composed_entries_are_every_combination(tmp_path: Path) -> None:
         ("question_answer", "7", "expected text, not int"),
         ("text_lead_ins", '""', "empty"),
         ("comprehension_lead_ins", '"About {text}"', "unknown placeholder {text}"),
+        ("comprehension_lead_ins", '"{{Questions}}"', "a brace, which stands as it is"),
         ("question_item_names", '"-"', "expected one of"),
         ("option_item_names", '"{number}-{letter}"', "at most one"),
         ("dialog_names", "[Ann, Ann]", "two different names"),
