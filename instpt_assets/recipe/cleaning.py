@@ -59,7 +59,7 @@ class QualityRules(Part):
     """Most ellipses (`…` or `...`), divided by the number of words."""
     max_bullet_lines: Share = 0.9
     """Most lines that begin with a bullet, as a share of all that are not blank."""
-    bullets: tuple[str, ...] = ("•", "‣", "*", "-")
+    bullets: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ("•", "‣", "*", "-")
     """What a bullet is."""
     max_ellipsis_lines: Share = 0.3
     """Most lines that end in an ellipsis, as a share of all that are not blank."""
@@ -67,7 +67,7 @@ class QualityRules(Part):
     """Fewest words with at least one letter, as a share of all."""
     min_stop_words: int = Field(default=2, ge=0)
     """Fewest different ones of the stop words, letter case apart."""
-    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    stop_words: tuple[Annotated[str, StringConstraints(pattern=r"^\S+$")], ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
     """The stop words; give others (or `min_stop_words: 0`) for other languages."""
 
     @model_validator(mode="after")
@@ -78,6 +78,12 @@ class QualityRules(Part):
             raise ValueError("max_mean_word_length is smaller than min_mean_word_length")
         if self.min_stop_words > len({word.lower() for word in self.stop_words}):
             raise ValueError("min_stop_words is larger than the number of stop_words")
+        for name, bound, is_off in (
+            ("stop_words", "min_stop_words", self.min_stop_words == 0),
+            ("bullets", "max_bullet_lines", self.max_bullet_lines == 1),
+        ):
+            if is_off and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: without effect where {bound} is {getattr(self, bound):g}")
         return self
 
 
@@ -116,7 +122,11 @@ class RepetitionRules(Part):
 
 
 class Masks(Part):
-    """Addresses of persons and machines are replaced (`corpus.masking` says what an address is); `null` leaves a kind as it is."""
+    """Addresses of persons and machines are replaced (`corpus.masking` says what an address is); `null` leaves a kind as it is.
+
+    In the texts of `clean_corpus` and what comes of them: metadata, documents that were removed, `raw_corpus` and the page of duplicates
+    show what the source holds.
+    """
 
     email: Placeholder | None = "email@example.com"
     """In place of an e-mail address; by default one that is nobody's (RFC 2606)."""
@@ -124,6 +134,12 @@ class Masks(Part):
     """In place of a public IPv4 address; by default one for documentation (RFC 5737)."""
     ipv6: Placeholder | None = "2001:db8::1"
     """In place of a public IPv6 address; by default one for documentation (RFC 3849)."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.email is None and self.ipv4 is None and self.ipv6 is None:
+            raise ValueError("all kinds are null, so nothing would be masked: leave mask out")
+        return self
 
 
 class Cleaning(Part):

@@ -175,6 +175,11 @@ def test_languages_are_told_offline_across_line_breaks_and_in_capitals() -> None
         ({"quality": {"stop_words": ["der", "Der"]}}, "min_stop_words is larger than the number of stop_words"),
         ({"repetition": {"max_top_2_gram": 1.2}}, "max_top_2_gram"),
         ({"min_characters": 3, "max_characters": 2}, "max_characters is smaller than min_characters"),
+        ({"quality": {"min_stop_words": 0, "stop_words": ["der"]}}, "stop_words: without effect where min_stop_words is 0"),
+        ({"quality": {"max_bullet_lines": 1, "bullets": ["+"]}}, "bullets: without effect where max_bullet_lines is 1"),
+        ({"quality": {"bullets": [""]}}, "bullets"),
+        ({"quality": {"stop_words": ["to be", "or"]}}, "stop_words"),
+        ({"mask": {"email": None, "ipv4": None, "ipv6": None}}, "all kinds are null"),
     ],
 )
 def test_rules_that_cannot_be_meant_are_refused(fields: dict[str, Any], message: str) -> None:
