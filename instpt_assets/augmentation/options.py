@@ -67,7 +67,7 @@ def find_answer(answer: str, options: Sequence[str], none_of_these: frozenset[st
 
 def distinct(options: Sequence[str]) -> list[str]:
     """The options without blank space around them, each once, without empty ones."""
-    return [option for option in dict.fromkeys([option.strip() for option in options]) if option]
+    return list(dict.fromkeys(filter(None, map(str.strip, options))))
 
 
 def closing_last(order: list[int], options: Sequence[str]) -> list[int]:
