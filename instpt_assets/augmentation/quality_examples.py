@@ -20,6 +20,7 @@ class SampledPassage(NamedTuple):
     passage_id: str
     text: str
     pairs: Sequence[Pair]
+    """Those that stand in the text."""
 
 
 class SampledText(NamedTuple):
@@ -36,8 +37,11 @@ class SampledText(NamedTuple):
     @classmethod
     def of(cls, text: Text) -> "SampledText":
         """The text, with all that is shown of it."""
-        passages = [SampledPassage(passage.passage_id, passage.text, passage.pairs) for passage in text.passages]
-        return cls(text.text_id, text.layout, text.num_pairs, text.text, passages, text.licenses, text.metadata)
+        whole, passages = text.text, list[SampledPassage]()
+        for passage in text.passages:
+            standing = [pair for pair in passage.pairs if pair.instruction.strip() in whole]  # those that were dropped do not
+            passages.append(SampledPassage(passage.passage_id, passage.text, standing))
+        return cls(text.text_id, text.layout, text.num_pairs, whole, passages, text.licenses, text.metadata)
 
 
 class Shown(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from instpt_assets.augmentation.augment import augment
 from instpt_assets.augmentation.coverage import CoveredPassage, measure_coverage
+from instpt_assets.augmentation.judging import JUDGED, Judgement, Question, Verdict
 from instpt_assets.augmentation.layouts import Pair
 from instpt_assets.augmentation.quality import measure_quality
 from instpt_assets.augmentation.quality_counts import distinct, expected_layouts, openings
@@ -167,6 +169,20 @@ def test_a_page_of_nothing_of_many_shards_and_of_very_long_texts_stays_short(tmp
         Balance(html)
         assert len(html) < 500_000 and len(markdown) < 40_000, folder
     assert "The 40 of 90 with the lowest share" in html and "The 20 largest of 30 corpora" in html
+
+
+def test_the_judge_is_asked_about_pairs_that_stand_in_texts_alone(tmp_path: Path) -> None:
+    lost = {**pair("Which of the two is it?", "blue"), "options": ["one", "two"]}
+    tables = write_shard(tmp_path, "a", [("Ships are green.\n", [pair("What colour?", "green"), lost])])
+    asked: list[Question] = []
+
+    def judge(questions: Sequence[Question]) -> Judgement:
+        asked.extend(questions)
+        return Judgement(questions, [Verdict(JUDGED, True, True)] * len(questions))
+
+    found = measure_quality(*({"a": [path]} for path in tables), quality=CorpusQuality(), layouts=Layouts(), out=tmp_path, judge=judge)
+    assert [question.pair.instruction for question in asked] == ["What colour?"]
+    assert found["num_pairs"] == 2 and found["num_judged"]["judged"] == 1 and found["metrics"]["dropped"] == 0.5
 
 
 def test_texts_of_other_pairs_are_refused(tmp_path: Path, shards: tuple[Tables, Tables]) -> None:
