@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instpt_assets.corpus.masking import Mask, Masker
-from instpt_assets.store.preview import markdown_cell, preview_table
+from instpt_assets.store.preview import markdown_cell, markdown_table, preview_table
 
 PAGE = "cleaning.md"
 
@@ -95,36 +95,30 @@ class CleaningReport:
 
     def _page(self, steps: Sequence[Mapping[str, Any]]) -> list[str]:
         characters = max(self._characters + self._removed_characters.total(), 1)
-        lines = ["| step | documents in | removed | of those in | of all characters | out |", "|---|---|---|---|---|---|"]
-        for count in steps:
-            of_documents = count["num_removed"] / max(count["num_in"], 1)
-            of_characters = count["num_removed_characters"] / characters
-            lines.append(
-                f"| {count['step']} | {count['num_in']:,} | {count['num_removed']:,} | {of_documents:.2%} | {of_characters:.2%} | {count['num_out']:,} |"
+        counts = [
+            (
+                count["step"],
+                f"{count['num_in']:,}",
+                f"{count['num_removed']:,}",
+                f"{count['num_removed'] / max(count['num_in'], 1):.2%}",
+                f"{count['num_removed_characters'] / characters:.2%}",
+                f"{count['num_out']:,}",
             )
-        lines.append("")
+            for count in steps
+        ]
+        lines = [*markdown_table(["step", "documents in", "removed", "of those in", "of all characters", "out"], counts), ""]
         if self.reasons:
-            lines += ["**Reasons**", "", "| reason | documents |", "|---|---|"]
-            lines += [
-                f"| {markdown_cell(reason)} | {number:,} |"
-                for reason, number in sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
-            ]
-            lines += ["", "**Removed**, the first of each step", "", "| step | document | reason | text |", "|---|---|---|---|"]
-            for step in self._steps:
-                lines += [f"| {step} | " + " | ".join(map(markdown_cell, example)) + " |" for example in self._examples[step]]
-            lines.append("")
+            reasons = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
+            shown = [(step, *map(markdown_cell, example)) for step in self._steps for example in self._examples[step]]
+            lines += ["**Reasons**", "", *markdown_table(["reason", "documents"], ((markdown_cell(r), f"{n:,}") for r, n in reasons)), ""]
+            lines += ["**Removed**, the first of each step", "", *markdown_table(["step", "document", "reason", "text"], shown), ""]
         if self._masker is not None:
-            lines += ["| masked | places | placeholder |", "|---|---|---|"]
-            lines += [
-                f"| {kind} | {self._masks[kind]:,} | {markdown_cell(placeholder)} |" for kind, placeholder in self._masker.kinds.items()
-            ]
-            lines += ["", f"in {self._masked_documents:,} of {self._documents:,} documents that stay", ""]
+            masks = [(kind, f"{self._masks[kind]:,}", markdown_cell(placeholder)) for kind, placeholder in self._masker.kinds.items()]
+            lines += [*markdown_table(["masked", "places", "placeholder"], masks), ""]
+            lines += [f"in {self._masked_documents:,} of {self._documents:,} documents that stay", ""]
         if self._mask_examples:
-            lines += ["**Masked**, the first of each kind", "", "| kind | document | text around it |", "|---|---|---|"]
-            lines += [
-                f"| {kind} | " + " | ".join(map(markdown_cell, e)) + " |" for kind, shown in self._mask_examples.items() for e in shown
-            ]
-            lines.append("")
+            shown = [(kind, *map(markdown_cell, example)) for kind, examples in self._mask_examples.items() for example in examples]
+            lines += ["**Masked**, the first of each kind", "", *markdown_table(["kind", "document", "text around it"], shown), ""]
         return lines
 
 

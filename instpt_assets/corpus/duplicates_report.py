@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from instpt_assets.corpus.signature_tables import SignatureTables
 from instpt_assets.corpus.tables import TableWriter
-from instpt_assets.store.preview import markdown_cell
+from instpt_assets.store.preview import markdown_cell, markdown_table
 
 PAGE = "duplicates.md"
 
@@ -87,8 +87,8 @@ class DuplicatesReport:
         more = f", of the {_SHARDS_SHOWN} with most removed" if len(rows) > _SHARDS_SHOWN else ""
         shown = [{"shard": f"**all {len(rows)}**{more}", **total}, *most]
         names = _SUMMARY.names
-        lines = ["| " + " | ".join(name.removeprefix("num_").replace("_", " ") for name in names) + " |", "|" + "---|" * len(names)]
-        return [*lines, *("| " + " | ".join(f"{row[n]:,}" if n != "shard" else row[n] for n in names) + " |" for row in shown)]
+        heads = [name.removeprefix("num_").replace("_", " ") for name in names]
+        return markdown_table(heads, ([f"{row[name]:,}" if name != "shard" else row[name] for name in names] for row in shown))
 
     def _pairs(self) -> list[str]:
         lines = []
@@ -96,11 +96,12 @@ class DuplicatesReport:
             if not examples:
                 continue
             least = ", those least alike" if kind == "near" else ""
-            lines += [f"**{_NAMED[kind].capitalize()}**{least}", "", "| similarity | removed | stays |", "|---|---|---|"]
-            for _, _, pair in sorted(examples, key=lambda item: (-item[0], item[1])):
-                similarity = "" if pair.similarity is None else f"{pair.similarity:.2f}"
-                lines.append(f"| {similarity} | {self._shown(pair.removed)} | {self._shown(pair.stays)} |")
-            lines.append("")
+            pairs = [pair for _, _, pair in sorted(examples, key=lambda item: (-item[0], item[1]))]
+            rows = [
+                ("" if pair.similarity is None else f"{pair.similarity:.2f}", self._shown(pair.removed), self._shown(pair.stays))
+                for pair in pairs
+            ]
+            lines += [f"**{_NAMED[kind].capitalize()}**{least}", "", *markdown_table(["similarity", "removed", "stays"], rows), ""]
         return lines or ["No document is removed."]
 
     def _shown(self, number: int) -> str:

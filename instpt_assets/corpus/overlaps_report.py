@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from instpt_assets.corpus.contamination import OVERLAPS, Overlap
 from instpt_assets.corpus.tables import TableWriter
-from instpt_assets.store.preview import markdown_cell
+from instpt_assets.store.preview import markdown_cell, markdown_table
 
 PAGE = "overlaps.md"
 _SHOWN = 5  # of each task
@@ -48,12 +48,9 @@ class OverlapsReport:
         """
         lines = ["No document overlaps with an evaluation example."]
         if self._by_task:
-            lines = ["| task | documents |", "|---|---|"]
-            lines += [f"| {markdown_cell(task)} | {number:,} |" for task, number in self._by_task.most_common()]
-            lines += ["", "| task | document | example | words in common |", "|---|---|---|---|"]
-            for task, _ in self._by_task.most_common():
-                lines += [
-                    f"| {markdown_cell(task)} | " + " | ".join(map(markdown_cell, example)) + " |" for example in self._examples[task]
-                ]
+            tasks = self._by_task.most_common()
+            shown = [map(markdown_cell, (task, *example)) for task, _ in tasks for example in self._examples[task]]
+            lines = markdown_table(["task", "documents"], [(markdown_cell(task), f"{number:,}") for task, number in tasks])
+            lines += ["", *markdown_table(["task", "document", "example", "words in common"], shown)]
         (self._out / PAGE).write_text("\n".join(lines) + "\n", encoding="utf-8")
         return {"overlaps_by_task": dict(sorted(self._by_task.items()))}

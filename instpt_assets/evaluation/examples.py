@@ -24,7 +24,7 @@ from instpt_assets.evaluation.harness import PreparedTasks, prepare
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.decontamination import Decontamination, EvaluationSource
 from instpt_assets.recipe.evaluation import Evaluation
-from instpt_assets.store.preview import markdown_cell, preview_table
+from instpt_assets.store.preview import markdown_cell, markdown_table, preview_table
 
 PAGE = "examples.md"
 HELD_OUT = "held_out"
@@ -85,15 +85,15 @@ def write_examples(
 def _page(tasks: Mapping[str, Mapping[str, int]], decontamination: Decontamination, out: Path) -> str:
     """For people: how many examples of each task are compared, and what is not."""
     n, shortest = decontamination.ngram_words, decontamination.min_words
+    counts = ("num_examples", "num_skipped", "num_templates", "num_whole")
     lines = [
         f"Texts are compared by {n} words in a row, shorter examples as a whole from {shortest} words on.",
         "",
-        "| task | examples | too short, not compared | n-grams of the prompt, left out | counted as a whole only |",
-        "|---|---|---|---|---|",
+        *markdown_table(
+            ["task", "examples", "too short, not compared", "n-grams of the prompt, left out", "counted as a whole only"],
+            ((markdown_cell(task), *(f"{own[name]:,}" for name in counts)) for task, own in tasks.items()),
+        ),
     ]
-    for task, own in tasks.items():
-        counts = (own["num_examples"], own["num_skipped"], own["num_templates"], own["num_whole"])
-        lines.append(f"| {markdown_cell(task)} | " + " | ".join(f"{count:,}" for count in counts) + " |")
     for title, table in (("First of those compared", "data-00000.parquet"), ("First of those not compared", "skipped.parquet")):
         lines += ["", f"**{title}**", "", preview_table(out / table)]
     return "\n".join(lines) + "\n"

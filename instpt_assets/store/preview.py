@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -33,6 +34,11 @@ def preview_table(path: Path) -> str:
     lines = [head, "|" + "---|" * (len(rows) + 1)]
     lines += [f"| **{name}** | " + " | ".join(markdown_cell(row[name]) for row in rows) + " |" for name in rows[0]]
     return "\n".join(lines)
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a Markdown table; what could be taken for Markdown in a cell is its giver's to escape (`markdown_cell`)."""
+    return ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *("| " + " | ".join(cells) + " |" for cells in rows)]
 
 
 def markdown_cell(value: object) -> str:
