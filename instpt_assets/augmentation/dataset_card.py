@@ -34,6 +34,7 @@ _HUB_LICENSES = {
 }  # fmt: skip
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"), (10**8, "10M<n<100M"))
 _MAX_SHARDS = 200
+_MAX_LICENSES, _LICENSE_CHARACTERS = 50, 100
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,22 @@ class Licenses:
                     self.passages[name or "unknown"] += 1
                     self.documents[name or "unknown"] += document_id != last
                     last = document_id
+
+    def rows(self) -> list[tuple[str, int, int]]:
+        """Licence, documents and passages as a table shows them: by name, of very many the most frequent, and the others together."""
+        shown = sorted(name for name, _ in self.documents.most_common(_MAX_LICENSES))
+        rows = [(_cell(name), self.documents[name], self.passages[name]) for name in shown]
+        num_others = len(self.documents) - len(shown)
+        if num_others:
+            documents, passages = (counts.total() - sum(counts[name] for name in shown) for counts in (self.documents, self.passages))
+            rows.append((f"{num_others:,} others", documents, passages))
+        return rows
+
+
+def _cell(text: str) -> str:
+    """A text as it may stand in a cell of a Markdown table: sources call the strangest things a licence."""
+    line = " ".join(text.split())
+    return (line if len(line) <= _LICENSE_CHARACTERS else f"{line[:_LICENSE_CHARACTERS]}…").replace("|", "\\|")
 
 
 def recipe_of(shards: Sequence[ShardRecord], others: Sequence[Manifest], deduplication: Sequence[dict[str, Any]]) -> dict[str, Any]:

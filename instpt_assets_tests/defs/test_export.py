@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 from light_project import CORPUS, LightProject
 
 from instpt_assets.augmentation import dataset_folder
-from instpt_assets.augmentation.dataset_card import ShardRecord
+from instpt_assets.augmentation.dataset_card import Licenses, ShardRecord
 from instpt_assets.augmentation.dataset_folder import ExportError
 from instpt_assets.corpus.documentation import read_documentation
 from instpt_assets.defs import export as exporting
@@ -199,6 +200,15 @@ def test_a_shard_that_its_source_has_lost_is_not_exported(light: LightProject, t
     finally:
         source.write_bytes(kept)
     assert {path.name for path in (tmp_path / "out" / "data" / "augmented").iterdir()} == {"published--a-00000.parquet"}
+
+
+def test_licences_that_are_many_or_strange_leave_the_card_readable() -> None:
+    strange = "All rights reserved | by\nme " + "x" * 200
+    licenses = Licenses(Counter({strange: 5, **{f"L{n}": 2 for n in range(60)}}), Counter({strange: 7, **{f"L{n}": 3 for n in range(60)}}))
+    *rows, others = licenses.rows()
+    assert len(rows) == 50 and others == ("11 others", 22, 33)
+    (shown,) = (row for row in rows if row[1:] == (5, 7))
+    assert shown[0].startswith("All rights reserved \\| by me xx") and len(shown[0]) < 110
 
 
 def test_datasets_reads_it_whole_and_as_a_stream(light: LightProject, tmp_path: Path) -> None:
