@@ -144,11 +144,12 @@ class _Duplicates:
 
     def __call__(self, rows: Sequence[Row]) -> Iterator[Removal | None]:
         for row in rows:
-            if self._next is None or row["document_id"] != self._next["document_id"]:
+            listed = self._next
+            if listed is None or row["document_id"] != listed["document_id"]:
                 yield None
             else:
-                yield Removal("duplicates", _duplicate_reason(self._next["duplicate_of"], self._next["kind"], self._next["similarity"]))
                 self._next = next(self._listed, None)
+                yield Removal("duplicates", _duplicate_reason(listed["duplicate_of"], listed["kind"], listed["similarity"]))
 
     def check_end(self) -> None:
         """See that every document of the list was there.

