@@ -6,7 +6,8 @@ looking: every placeholder that a family needs stands in each entry once, no oth
 marker of the prompt format, and no entry stands twice. Entries that differ only in case, in blanks or in the punctuation at the end are
 the same: a reader would not call them two phrasings. Line breaks are layout and count, and so does everything in an item's name.
 
-After editing: `python -m instpt_assets.augmentation.phrasings [folder]` prints how many each family has, or the first fault.
+After editing: `python -m instpt_assets.augmentation.phrasings [folder]` prints how many each family has, or the first fault. Texts laid out
+with other entries are others: their identity follows `Phrasings.digest`.
 """
 
 import argparse
