@@ -53,7 +53,7 @@ class Shard:
         return self.slug if self.part is None else self.slug.rpartition("-")[0]
 
 
-def list_shards(name: str, corpus: Corpus) -> list[Shard]:
+def list_shards(name: str, corpus: Corpus, *, settled: bool = False) -> list[Shard]:
     """The shards of a corpus, by file and part; nothing is read, except files that are cut into parts, once.
 
     A folder gives all its files (recursively) with a known ending, or with the ending of `format` if the corpus states one; a file or
@@ -63,6 +63,7 @@ def list_shards(name: str, corpus: Corpus) -> list[Shard]:
     Args:
         name: of the corpus.
         corpus: its recipe.
+        settled: leave out local files that somebody may still be writing, as far as their modification time tells; a remote one appears whole.
 
     Raises:
         SourceError: the source matches nothing, is wrong or cannot be reached, a file's format cannot be told, two files have one key, or a
@@ -85,7 +86,9 @@ def list_shards(name: str, corpus: Corpus) -> list[Shard]:
             corpus.check_formats([file.format for file in files.values()])
         except ValueError as error:
             raise SourceError(str(error)) from None
-        return [shard for key in sorted(files) for shard in _shards(name, key, files[key], corpus)]
+        now = time.time()
+        listed = [key for key in sorted(files) if not settled or is_older(files[key].url, SETTLED_SECONDS, now)]
+        return [shard for key in listed for shard in _shards(name, key, files[key], corpus)]
     except SourceError as error:
         raise SourceError(f"corpus '{name}': {error}") from None
 
@@ -131,13 +134,6 @@ def source_digest(url: str, wanted: Format | None = None) -> str:
     if not files:
         raise SourceError(f"source '{url}' matches no file")
     return _sha256(repr(files))
-
-
-def is_settled(shard: Shard) -> bool:
-    """Whether nobody is still writing a shard's file, as far as its modification time tells; a remote one appears whole."""
-    if shard.url.startswith("pydoc://"):
-        return True
-    return is_older(shard.file_url, SETTLED_SECONDS, time.time())
 
 
 def check_shard(shard: Shard, digest: str) -> None:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from instpt_assets.corpus.shards import is_settled
+from instpt_assets.corpus.shards import list_shards
 from instpt_assets.defs.dead_runs import end_dead_runs
 from instpt_assets.defs.failures import failing_shards
 from instpt_assets.defs.jobs import SHARDS_JOB
@@ -56,12 +56,12 @@ def new_shards(project: Project) -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         """A shard is registered when its file is there and grows no more; nothing is materialized by this."""
         claim(project, context.instance)
-        plan = project.plan()
-        registered = set(plan.registered_shards)
-        arrived = [key for key in plan.available_shards() if key in registered or is_settled(plan.shard(key))]
-        project.store.register_shards(project.recipe.name, arrived)
+        recipe = project.recipe
+        arrived = [shard.key for name, corpus in recipe.corpora.items() for shard in list_shards(name, corpus, settled=True)]
+        project.store.register_shards(recipe.name, arrived)
         known = set(context.instance.get_dynamic_partitions(SHARDS.name or ""))
-        new = [key for key in project.store.registered_shards(project.recipe.name) if key not in known]
+        wanted = set(arrived) - known
+        new = [key for key in project.store.registered_shards(recipe.name) if key in wanted]
         if not new:
             return dg.SkipReason(f"no shard beside the {len(known)} registered ones")
         return dg.SensorResult(dynamic_partitions_requests=[SHARDS.build_add_request(new)])

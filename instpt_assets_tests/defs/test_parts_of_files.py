@@ -53,15 +53,26 @@ def test_an_append_leaves_all_shards_of_the_file_but_the_last_as_they_are(light:
     assert stale(light) == []
 
 
-def test_the_sensor_registers_a_new_part_when_its_file_has_settled(light: LightProject) -> None:
+def test_the_sensor_registers_a_new_part_when_its_file_has_settled(light: LightProject, monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate() -> Any:
         return new_shards(light.project)(dg.build_sensor_context(instance=light.instance))
 
     file = append(light, "x", "y", "z")
-    assert isinstance(evaluate(), dg.SkipReason)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "read_raw", None)  # while it grows it is not read again and again
+        assert isinstance(evaluate(), dg.SkipReason)
     os.utime(file, (1, 1))
     (request,) = evaluate().dynamic_partitions_requests
     assert request.partitions_def_name == SHARDS.name and request.partition_keys == ["notes--a-00002"]
+
+
+def test_the_sensor_brings_no_shard_back_whose_file_is_gone(light: LightProject) -> None:
+    register(light.project, light.instance)
+    (light.root / "notes" / "a.jsonl").unlink()
+    shards = register(light.project, light.instance)
+    assert shards == light.instance.get_dynamic_partitions(SHARDS.name or "") == ["notes--b-00000", "notes--b-00001"]
+    os.utime(light.root / "notes" / "b.jsonl", (1, 1))
+    assert isinstance(new_shards(light.project)(dg.build_sensor_context(instance=light.instance)), dg.SkipReason)
 
 
 def test_definitions_load_without_reading_a_file(light: LightProject, monkeypatch: pytest.MonkeyPatch) -> None:
