@@ -13,10 +13,19 @@ _RELATIONS = (
     r"Moreover|Furthermore|In addition|Additionally|Likewise|Besides",
 )
 """Openings of a conclusion, a contrast and an addition."""
+_CONCLUSION, _CONTRAST = range(2)
 _OPENING = re.compile("|".join(f"(?P<relation{n}>(?:{words}),? )" for n, words in enumerate(_RELATIONS)))
 _OPENING_WORDS = frozenset(
     {"In", "By", "On", "It", "This", "We"} | {w for words in _RELATIONS for w in re.findall(r"[A-Z]\w+(?=\||$)", words)}
 )
+_PURPOSE = re.compile(
+    r"(?:The|This|Our)(?: \w+){0,2} (?:objective|aim|purpose|goal)\b|"
+    r"(?:The|This|Our)(?: \w+){0,2} (?:study|trial|paper|review|work|research|investigation) (?:\w+ )?(?:aim\w*|sought|will|is to|"
+    r"was (?:\w+ )?(?:conducted|designed|performed|undertaken|planned)|investigat\w+|examin\w+|evaluat\w+|assess\w+|compar\w+|explor\w+|focus\w+)\b|"
+    r"(?:In (?:the|this|our)(?: \w+)? (?:study|trial|paper|review|work), we|We)(?: \w+)? (?:aim|aimed|sought|set out|investigated|examined|designed|"
+    r"conducted|performed|wanted|hypothesi[sz]ed|decided|planned|undertook|evaluated|studied|tested|used|chose|compared|assessed)\b"
+)
+"""Openings of what authors did or wanted for a reason: no conclusion from it, whatever connective stands before."""
 _BARE = re.compile(r"(?:Thus far|Hence the|Besides (?!,)|Likewise [a-z]+ing)")
 
 
@@ -28,15 +37,17 @@ def inference(passage: Passage, draws: Draws) -> Iterator[Found]:
         if sentence.split(" ", 1)[0].rstrip(",") in _OPENING_WORDS and (opening := _OPENING.match(sentence)) and prose.follows(number):
             if not _BARE.match(sentence):
                 relation = next(n for n in range(len(_RELATIONS)) if opening[f"relation{n}"])
-                opened.append((number, relation, capitalized(sentence[opening.end() :])))
+                second = capitalized(sentence[opening.end() :])
+                if relation != _CONCLUSION or not _PURPOSE.match(second):
+                    opened.append((number, relation, second))
     for number, relation, second in shuffled(opened, draws, "inference"):
         if not (prose.stands_alone(number - 1) and stands_alone(second)):
             continue
         used, first = (number - 1, number), prose.sentences[number - 1]
         kind = draws.share(f"inference/{number}")
-        if relation == 0 and kind < 0.5:
+        if relation == _CONCLUSION and kind < 0.5:
             yield Found("conclusion", {"statement": first}, second, used)
-        elif relation == 1 and kind < 0.5:
+        elif relation == _CONTRAST and kind < 0.5:
             yield Found("contrast", {"statement": first}, second, used)
         else:
             yield Found("relation", {"first": first, "second": second}, "", used, relation=relation)

@@ -69,10 +69,18 @@ def test_a_connective_tells_how_two_statements_are_related(connective: str, rela
         f"They rose sharply in the second quarter of the year. Therefore, {BUILDERS}",  # what?
         "Thus far builders have postponed many of the projects that had been planned.",
         f"Did interest rates rise sharply in the quarter? Therefore, {BUILDERS}",
+        # What the authors wanted, or did about it:
+        f"{RATES} Therefore, the present study aimed to assess the reaction of builders to them.",
+        f"{RATES} Hence, in this study, we compared the reaction of builders in several regions.",
+        f"{RATES} Thus, we carefully examined the reaction of builders in several regions.",
     ],
 )
 def test_no_inference_from_what_does_not_stand_alone(text: str) -> None:
     assert mined(text, "inference").pairs == ()
+
+
+def test_what_a_study_shows_is_a_conclusion() -> None:
+    assert len(mined(f"{RATES} Therefore, this study shows a clear reaction of builders to interest rates.", "inference").pairs) == 1
 
 
 @pytest.mark.parametrize(
@@ -274,7 +282,7 @@ def test_other_rules_need_another_version() -> None:
     texts = [TEXT, f"How Builders React to Interest Rates\n\nEffects on housing\n{RATES} {BUILDERS}\nConclusions: {BUILDERS} {RATES}"]
     found = [(task, "" if pair.options else pair.response) for text in texts for pair, task in zip(*mined(text)[:2], strict=True)]
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12]
-    assert (VERSION, digest) == (1, "c4cda0ab8677"), "if the rules give other pairs, raise VERSION and write both down"
+    assert (VERSION, digest) == (2, "c4cda0ab8677"), "if the rules give other pairs, raise VERSION and write both down"
 
 
 @pytest.mark.parametrize("marker", RESERVED)
