@@ -18,6 +18,9 @@ from instpt_assets.recipe.corpora import Format
 MAX_REJECTED_CHARACTERS = 10_000
 """A rejected record is kept up to this length."""
 _CHUNK = 1 << 20
+_FEWEST_READ, _MOST_READ = 1 << 8, 1 << 16
+"""Bytes of a zstd archive at a time: few where text is thousands of times as long, and never so many that copying what is left behind each
+of many small frames takes time."""
 _BATCH_ROWS = 256
 _LARGE_WINDOW = 1 << 31
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, pa.ArrowException)
@@ -110,13 +113,20 @@ def _zstd_chunks(stream: IO[bytes]) -> Iterator[bytes]:
     """Decompressed chunks over all frames of the file; a truncated frame is an error, not an end."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGE_WINDOW)
     frame = None
-    # Where a frame ends, what is left of the piece is copied: small pieces keep files of many small frames cheap.
-    while data := stream.read(_CHUNK >> 4):
+    size = _FEWEST_READ
+    while data := stream.read(size):
+        length = 0
         while data:
             frame = frame or decompressor.decompressobj()
-            yield frame.decompress(data)
+            chunk = frame.decompress(data)
+            length += len(chunk)
+            yield chunk
             data = frame.unused_data if frame.eof else b""
             frame = None if frame.eof else frame
+        if length < _CHUNK // 2:
+            size = min(2 * size, _MOST_READ)
+        elif length > 2 * _CHUNK:
+            size = max(size // 2, _FEWEST_READ)
     if frame is not None:
         raise EOFError("the archive is truncated")
 

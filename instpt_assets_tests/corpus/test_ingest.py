@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from instpt_assets.corpus import ingest as ingest_module
+from instpt_assets.corpus import raw_records
 from instpt_assets.corpus.digest_set import DigestSet
 from instpt_assets.corpus.files import SourceError
 from instpt_assets.corpus.ingest import ingest
@@ -259,3 +260,12 @@ def test_documentation_shards_part_the_set(tmp_path: Path) -> None:
         found += table["document_id"].to_list()
         assert json.loads(table["metadata"][0])["license"] == "PSF-2.0"
     assert len(found) == len(set(found)) and "py/assert" in found
+
+
+def test_an_archive_of_text_that_repeats_itself_is_decompressed_a_little_at_a_time(tmp_path: Path) -> None:
+    line = b'{"text": "' + b"a" * 200 + b'"}\n'
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(zstandard.compress(line * 200_000))
+    with path.open("rb") as stream:
+        chunks = [len(chunk) for chunk in raw_records._zstd_chunks(stream)]
+    assert path.stat().st_size < 10_000 and sum(chunks) == 200_000 * len(line) and max(chunks) < 8_000_000
