@@ -49,7 +49,7 @@ def export(project: Project, pair_set: str | None, out: str, shards: Sequence[st
         What to tell a person: what was written, and how to load and to publish it.
 
     Raises:
-        UserError: nothing is materialized, a named shard is not, shards do not belong together, or `out` is not free.
+        UserError: nothing is materialized, a named shard is not, there is no text, shards do not belong together, or `out` is not free.
         ValueError: there is no such pair set or shard.
     """
     if not out:
@@ -57,6 +57,9 @@ def export(project: Project, pair_set: str | None, out: str, shards: Sequence[st
     pair_set = _chosen(project.recipe, pair_set)
     plan = project.plan()
     artifacts, left_out = _artifacts(plan, pair_set, shards)
+    num_texts = sum(artifact.manifest.statistics["num_rows"] for artifact in artifacts.values())
+    if not num_texts:
+        raise ExportError(f"'{pair_set}' has no text in {', '.join(artifacts)}: it chose no document there, or cleaning left none")
     records = project.store.each(lambda key: _record(project.store, key, artifacts[key]), artifacts)
     others = _others(project.store, records)
     licenses = Licenses()
@@ -85,7 +88,6 @@ def export(project: Project, pair_set: str | None, out: str, shards: Sequence[st
     with TemporaryDirectory() as folder:
         data = _data(project.store, artifacts, records if raw else [], Path(folder))
         written = write_dataset(out, data, card=card, provenance=provenance)
-    num_texts = sum(record.augmented.statistics["num_rows"] for record in records)
     told = [
         f"{'written' if written else 'already there'}: {out}: {num_texts:,} texts of {len(records)} shards of '{pair_set}'",
         *([f"not in it, since they are not materialized or not named: {', '.join(left_out)}"] if left_out else []),

@@ -202,6 +202,19 @@ def test_a_shard_that_its_source_has_lost_is_not_exported(light: LightProject, t
     assert {path.name for path in (tmp_path / "out" / "data" / "augmented").iterdir()} == {"published--a-00000.parquet"}
 
 
+def test_a_dataset_of_nothing_is_refused(light: LightProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts = exporting._artifacts
+
+    def without_texts(*arguments: Any) -> tuple[dict[str, Artifact], list[str]]:
+        found, left_out = artifacts(*arguments)
+        empty = {"statistics": {"num_rows": 0}}
+        return {key: Artifact(one.store, one.manifest.model_copy(update=empty)) for key, one in found.items()}, left_out
+
+    monkeypatch.setattr(exporting, "_artifacts", without_texts)
+    with pytest.raises(ExportError, match="'imported' has no text in published--a, published--b: it chose no document there"):
+        export(light.project, "imported", str(tmp_path / "out"))
+
+
 def test_licences_that_are_many_or_strange_leave_the_card_readable() -> None:
     strange = "All rights reserved | by\nme " + "x" * 200
     licenses = Licenses(Counter({strange: 5, **{f"L{n}": 2 for n in range(60)}}), Counter({strange: 7, **{f"L{n}": 3 for n in range(60)}}))
