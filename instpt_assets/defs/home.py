@@ -4,6 +4,7 @@
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import socket
@@ -23,16 +24,24 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 SHIPPED = "dagster.yaml.shipped"
 """Beside an instance's configuration: the SHA-256 of the shipped one that it was last compared with."""
 
+LOCK = ".preparing"
+"""A file of the instance's folder that is locked while the instance is prepared."""
+
 
 def prepare_home(recipe: Recipe) -> Path:
     """The instance's folder, made and configured if it does not exist. Sets `DAGSTER_HOME`.
 
-    A `dagster.yaml` of ours follows what is shipped; an own one is left alone, and that is said when the shipped one has changed.
+    A `dagster.yaml` of ours follows what is shipped; an own one is left alone, and that is said when the shipped one has changed. Of
+    several commands that begin at once one makes the instance's databases, which Dagster could not do side by side.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or Path(".instpt", "dagster", recipe.name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
-    _configure(home)
     os.environ["DAGSTER_HOME"] = str(home)
+    with (home / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _configure(home)
+        with dg.DagsterInstance.get() as instance:
+            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage  # made when they are first asked for
     return home
 
 

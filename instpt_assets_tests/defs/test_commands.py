@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -40,6 +41,12 @@ def command(light: LightProject, module: str, *arguments: str, **variables: str)
         [sys.executable, "-W", "ignore", "-m", f"instpt_assets.defs.{module}", *arguments],
         env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+def test_first_commands_of_a_recipe_that_begin_at_once_share_the_new_instance(light: LightProject) -> None:
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: command(light, "home", DAGSTER_HOME=str(light.root / "new")), range(3)))
+    assert [run.returncode for run in done] == [0, 0, 0], [run.stderr[-500:] for run in done]
 
 
 def test_an_interrupted_run_ends_in_one_line(light: LightProject) -> None:
