@@ -19,6 +19,10 @@ _ABBREVIATION = re.compile(
 )
 """A last word that need not end a sentence."""
 
+_ENDS = ".!?:;\"')]”’"  # noqa: RUF001
+_MAX_HEADING = 120
+"""A longer line without an end that holds whole sentences is prose cut off in the last one; one that holds none may still be a long title."""
+
 _MIN_CHARACTERS, _MAX_CHARACTERS = 40, 320
 _MIN_WORDS, _MAX_WORDS = 7, 50
 _MAX_DIGITS = 0.08
@@ -117,9 +121,10 @@ class Prose:
 
     Attributes:
         text: the passage.
-        sentences: white space unified, citation numbers and labels of paragraphs left out.
+        sentences: white space unified, citation numbers and labels of paragraphs left out, and so is the last one of a line if it is cut off.
         paragraphs: the number of the line that each stands in; neighbours of one line belong together.
-        headings: lines without an end, by the number of the line.
+        headings: lines without an end that are no prose cut off, by the number of the line.
+        labels: of paragraphs that are not cut off, by the number of the line.
     """
 
     def __init__(self, text: str) -> None:
@@ -134,25 +139,21 @@ class Prose:
         text = _CITED_NUMBERS.sub("", text)
         for number, line in enumerate(text.split("\n")):
             line = " ".join(line.split())
-            if len(line) < _MIN_CHARACTERS or line[-1] not in ".!?:;\"')]”’":  # noqa: RUF001
+            is_whole = len(line) >= _MIN_CHARACTERS and line[-1] in _ENDS
+            if not is_whole and len(line) <= _MAX_HEADING:
                 if line:
                     self.headings[number] = line
                 continue
-            if label := _LABEL.match(line):
+            label = _LABEL.match(line)
+            sentences = _sentences(line[label.end() :] if label else line)
+            if not is_whole:
+                sentences.pop()
+                if not sentences:
+                    self.headings[number] = line
+            elif label:
                 self.labels[number] = label[0][:-2]
-                line = line[label.end() :]
-            before = ""
-            for piece in _BREAK.split(line):
-                sentence = f"{before} {piece}" if before else piece
-                if piece[-1] == "." and _ABBREVIATION.match(piece, piece.rfind(" ") + 1):
-                    before = sentence
-                    continue
-                before = ""
-                self.sentences.append(sentence)
-                self.paragraphs.append(number)
-            if before:
-                self.sentences.append(before)
-                self.paragraphs.append(number)
+            self.sentences += sentences
+            self.paragraphs += [number] * len(sentences)
 
     def stands_alone(self, number: int) -> bool:
         """`stands_alone` of a sentence."""
@@ -164,6 +165,19 @@ class Prose:
     def follows(self, number: int) -> bool:
         """Whether the sentence before stands in the same paragraph."""
         return number > 0 and self.paragraphs[number - 1] == self.paragraphs[number]
+
+
+def _sentences(line: str) -> list[str]:
+    """All of the line, in sentences: the last one is what stands behind the last end."""
+    sentences, before = list[str](), ""
+    for piece in _BREAK.split(line):
+        sentence = f"{before} {piece}" if before else piece
+        if piece[-1] == "." and _ABBREVIATION.match(piece, piece.rfind(" ") + 1):
+            before = sentence
+        else:
+            before = ""
+            sentences.append(sentence)
+    return [*sentences, before] if before else sentences
 
 
 def is_statement(sentence: str) -> bool:

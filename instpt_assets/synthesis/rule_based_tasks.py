@@ -14,7 +14,7 @@ from instpt_assets.synthesis.rule_based_found import Found, Passage
 from instpt_assets.synthesis.rule_based_statements import inference, paraphrase
 from instpt_assets.synthesis.rule_based_texts import completion, summarization, word_to_text
 
-VERSION = 2
+VERSION = 3
 """Raised by hand when the rules make other pairs of the same passage; part of the identity of rule-based pairs alone."""
 
 TASKS: Mapping[RuleTask, Callable[[Passage, Draws], Iterator[Found]]] = {
