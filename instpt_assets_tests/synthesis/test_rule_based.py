@@ -256,6 +256,18 @@ def test_what_does_not_stand_alone_is_passed_over(sentence: str) -> None:
     assert mined(f"{sentence} {RATES}", "word_to_text", "completion").pairs == mined(RATES, "word_to_text", "completion").pairs
 
 
+CUT = f"Conclusions: {RATES} Therefore, builders postponed many of the projects that they had planned. Car sales declined in the"
+
+
+def test_of_a_paragraph_that_is_cut_off_all_but_the_last_sentence_is_read() -> None:
+    prose = Prose(f"Effects on housing\n{CUT}")
+    assert prose.headings == {0: "Effects on housing"} and prose.labels == {}
+    assert prose.sentences == [RATES, f"Therefore, {BUILDERS[0].lower()}{BUILDERS[1:]}"]
+    assert "inference" in mined(CUT).tasks and not any("Car sales" in pair.response for pair in mined(CUT).pairs)
+    title = "A randomised comparison of two ways of telling builders about the interest rates of the coming years in nine districts of the region"
+    assert Prose(title).headings == {0: title} and Prose(title).sentences == []
+
+
 TEXT = " ".join(
     [
         f"{RATES} Therefore, builders postponed many of the projects that they had planned.",
@@ -279,10 +291,10 @@ def test_draws_depend_on_seed_and_passage_alone() -> None:
 
 def test_other_rules_need_another_version() -> None:
     """Golden: identities of rule-based pairs know the rules by their version, the wording by its digest."""
-    texts = [TEXT, f"How Builders React to Interest Rates\n\nEffects on housing\n{RATES} {BUILDERS}\nConclusions: {BUILDERS} {RATES}"]
+    texts = [TEXT, f"How Builders React to Interest Rates\n\nEffects on housing\n{RATES} {BUILDERS}\nConclusions: {BUILDERS} {RATES}", CUT]
     found = [(task, "" if pair.options else pair.response) for text in texts for pair, task in zip(*mined(text)[:2], strict=True)]
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12]
-    assert (VERSION, digest) == (2, "c4cda0ab8677"), "if the rules give other pairs, raise VERSION and write both down"
+    assert (VERSION, digest) == (3, "1a568790611f"), "if the rules give other pairs, raise VERSION and write both down"
 
 
 @pytest.mark.parametrize("marker", RESERVED)
