@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from instpt_assets.defs import export as exporting
 from instpt_assets.defs.export import export
 from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import range_tags
+from instpt_assets.store.manifest import Input
 from instpt_assets.store.store import Artifact, Store, source_input
 
 
@@ -213,6 +215,30 @@ def test_a_dataset_of_nothing_is_refused(light: LightProject, tmp_path: Path, mo
     monkeypatch.setattr(exporting, "_artifacts", without_texts)
     with pytest.raises(ExportError, match="'imported' has no text in published--a, published--b: it chose no document there"):
         export(light.project, "imported", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("overlapped", [{}, {"quiz": 2}])
+def test_the_card_of_decontaminated_texts_has_its_headings_on_lines_of_their_own(
+    overlapped: dict[str, int], light: LightProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = exporting._artifacts
+    examples = Input(asset="evaluation_examples", partition="all", identity="0" * 16, digest="0" * 64)
+
+    def decontaminated(*arguments: Any) -> tuple[dict[str, Artifact], list[str]]:
+        found, left_out = artifacts(*arguments)
+        for key, one in found.items():
+            statistics = {**one.manifest.statistics, "contaminated_pairs": overlapped}
+            update = {"inputs": (*one.manifest.inputs, examples), "statistics": statistics}
+            found[key] = Artifact(one.store, one.manifest.model_copy(update=update))
+        return found, left_out
+
+    monkeypatch.setattr(exporting, "_artifacts", decontaminated)
+    monkeypatch.setattr(exporting, "_others", lambda *_: [])
+    export(light.project, "imported", str(tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "evaluation example were removed" in card and ("quiz 4." in card) == bool(overlapped)
+    before = [line for line, heading in pairwise(card.splitlines()) if heading.startswith("## ")]
+    assert len(before) > 5 and set(before) == {""}
 
 
 def test_licences_that_are_many_or_strange_leave_the_card_readable() -> None:
