@@ -55,6 +55,10 @@ def write_dataset(url: str, data: Iterable[tuple[str, Path]], *, card: str, prov
             _write_remotely(fs, root, there, data, texts)
     except (OSError, ImportError, ValueError) as error:
         raise ExportError(f"OUT: {url} cannot be written: {error}") from error
+    except Exception as error:
+        if "://" in url and not isinstance(error, UserError):  # each remote client has exceptions of its own
+            raise ExportError(f"OUT: {url} cannot be written: {error}") from error
+        raise
     return True
 
 

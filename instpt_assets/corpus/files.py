@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -12,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from instpt_assets.corpus.content_digests import content_digest
 from instpt_assets.recipe.corpora import Format
+from instpt_assets.store.outages import says_no_bucket
 
 ENDINGS: dict[str, Format] = {
     ".jsonl.zst": "jsonl.zst",
@@ -49,10 +51,11 @@ def find_files(source: str, wanted: Format | None) -> Iterator[File]:
     """The files behind a source.
 
     A folder gives all its files (recursively) with a known ending, of that format if one is wanted; a file or a glob gives what it
-    matches. Hidden files and folders are left out.
+    matches. Hidden files and folders are left out, and what is no file (a pipe, a socket). A link whose file is gone is among them: what
+    it stands for is missed when it is read.
 
     Raises:
-        SourceError: the source cannot be reached, or a file's format cannot be told.
+        SourceError: the source cannot be reached, its bucket does not exist, it is no file itself, or a file's format cannot be told.
     """
     try:
         fs, path = fsspec.core.url_to_fs(os.path.expanduser(source))
@@ -66,10 +69,18 @@ def find_files(source: str, wanted: Format | None) -> Iterator[File]:
         else:
             root_given = source.rpartition("/")[0]
             found = [path] if fs.exists(path) else []
+        if not found and "s3" in fs.protocol:
+            _see_bucket(fs, path)
+    except SourceError as error:
+        raise SourceError(f"source '{source}': {error}") from None
     except Exception as error:  # each remote client has exceptions of its own
         raise SourceError(f"source '{source}' cannot be listed: {error}") from error
     one_by_one = is_glob or found == [path]
     root = str(fs._strip_protocol(os.path.expanduser(root_given))).rstrip("/") if root_given else str(fs._strip_protocol("")).rstrip("/")
+    if isinstance(fs, LocalFileSystem):
+        if found == [path] and not _may_be_file(path):
+            raise SourceError(f"source '{source}' is no file but a pipe, socket or device: copy what comes from it into a file")
+        found = [file for file in found if _may_be_file(file)]
     for file in sorted(found):
         relative = str(file).removeprefix(root).lstrip("/")
         if any(part.startswith(".") for part in relative.split("/")) and found != [path]:
@@ -81,6 +92,22 @@ def find_files(source: str, wanted: Format | None) -> Iterator[File]:
             format_ = wanted or told
             assert format_ is not None
             yield File(f"{root_given}/{relative}" if root_given or source.startswith("/") else relative, relative, format_)
+
+
+def _see_bucket(fs: Any, path: str) -> None:
+    try:
+        fs.ls(path)
+    except FileNotFoundError as error:
+        if says_no_bucket(error):
+            raise SourceError("the bucket does not exist: correct its name, or create it") from error
+
+
+def _may_be_file(path: str) -> bool:
+    """Whether it is a regular file, through links, or a link of which that cannot be told."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
 
 
 def file_digest(url: str, *, anew: bool = False) -> str:
@@ -126,5 +153,5 @@ def is_older(url: str, seconds: float, now: float) -> bool:
     fs, path = fsspec.core.url_to_fs(os.path.expanduser(url))
     try:
         return not isinstance(fs, LocalFileSystem) or not 0 <= now - os.stat(path).st_mtime < seconds
-    except FileNotFoundError:
+    except OSError:  # gone, or a link to nothing
         return False

@@ -56,13 +56,19 @@ def list_parts(file: File, corpus: Corpus) -> tuple[Part, ...]:
     """The parts of a file, of `documents_per_shard` records each (the last one of what is left); of a file without records, none.
 
     A damaged file has one part, which cannot be read: its checksums stand at its end, so what comes before the damage is not to be
-    trusted either.
+    trusted either. So has a local one that cannot be opened (a link to nothing, without permission).
 
     Raises:
-        SourceError: the file is gone or cannot be reached.
+        SourceError: a remote file is gone or cannot be reached: the next listing may find its parts.
     """
     assert corpus.documents_per_shard is not None
-    separator, digest = separator_of(file.format, corpus.document_separator), file_digest(file.url)
+    separator = separator_of(file.format, corpus.document_separator)
+    try:
+        digest = file_digest(file.url)
+    except SourceError as error:
+        if "://" in file.url:
+            raise
+        return (_unreadable(hashlib.sha256(str(error).encode("utf-8", "surrogateescape")).hexdigest(), error),)
     key = repr((_VERSION, file.url, digest, file.format, separator, corpus.documents_per_shard))
     note = cache_folder() / "parts" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError):  # what cannot be read, or is no note, is none
@@ -70,7 +76,7 @@ def list_parts(file: File, corpus: Corpus) -> tuple[Part, ...]:
     try:
         parts = tuple(_find_parts(file, separator, corpus.documents_per_shard, digest))
     except DamagedFileError as error:
-        parts = (Part(digest, 0, 0, 0, True, digest, str(error)),)
+        parts = (_unreadable(digest, error),)
         if "://" in file.url:  # perhaps it was not the file but the connection
             return parts
     if file_digest(file.url, anew=True) == digest:
@@ -80,6 +86,10 @@ def list_parts(file: File, corpus: Corpus) -> tuple[Part, ...]:
             temporary.write_text(json.dumps([astuple(part) for part in parts]), encoding="utf-8")
             os.replace(temporary, note)
     return parts
+
+
+def _unreadable(digest: str, error: SourceError) -> Part:
+    return Part(digest, 0, 0, 0, True, digest, str(error))
 
 
 @lru_cache(maxsize=10_000)

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from instpt_assets.augmentation import phrasings
 from instpt_assets.corpus.documentation import documentation_digest
+from instpt_assets.corpus.files import SourceError
 from instpt_assets.corpus.shards import Shard, list_shards, shard_digest, source_digest
 from instpt_assets.errors import UserError
 from instpt_assets.mixture.tokenizer import FILES as TOKENIZER_FILES
 from instpt_assets.recipe.base import Part
+from instpt_assets.recipe.corpora import Format
 from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter
 from instpt_assets.store.manifest import Input, Spec
@@ -238,7 +240,11 @@ class Plan:
     def _raw_corpus(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
         shard = self.shard(key)
         corpus = self.recipe.corpora[shard.corpus]
-        return {"name": shard.corpus, **corpus.hashed()}, [source_input(shard.url, shard_digest(shard))]
+        try:
+            digest = shard_digest(shard)
+        except SourceError as error:  # this shard's trouble alone: the others are looked at all the same
+            raise NotMaterialized(f"{error}: mend the file, or take it away") from error
+        return {"name": shard.corpus, **corpus.hashed()}, [source_input(shard.url, digest)]
 
     def _document_signatures(self, key: str) -> tuple[dict[str, Any], Iterable[Input]]:
         return self.recipe.deduplication.hashed(without={"exact", "threshold"}), self._inputs("raw_corpus", [key])
@@ -262,7 +268,7 @@ class Plan:
         decontamination = _given(self.recipe.decontamination, "decontamination")
         # What only scores changes no example.
         evaluation = self.recipe.evaluation.hashed(without={"limit": True, "harness_tasks": {"__all__": {"metric", "num_fewshot"}}})
-        sources = [source_input(s.source, source_digest(s.source, s.format)) for s in decontamination.sources.values()]
+        sources = [_source(f"decontamination.sources.{name}", s.source, s.format) for name, s in decontamination.sources.items()]
         recipe = {"decontamination": decontamination.hashed(), "evaluation": evaluation, "lm_eval": version("lm-eval")}
         return recipe, [*self._held_out(), *sources]
 
@@ -276,7 +282,7 @@ class Plan:
 
     def _tuning_collection(self) -> tuple[dict[str, Any], Iterable[Input]]:
         tuning = _given(self.recipe.tuning, "tuning")
-        sources = [source_input(s.source, source_digest(s.source)) for s in tuning.sources.values()]
+        sources = [_source(f"tuning.sources.{name}", s.source) for name, s in tuning.sources.items()]
         return tuning.hashed(), [*sources, *self._evaluation_index()]
 
     def _instruction_synthesizer(self) -> tuple[dict[str, Any], Iterable[Input]]:
@@ -342,7 +348,7 @@ class Plan:
         if self.recipe.general_instructions is not None:
             general = self.recipe.general_instructions
             recipe["general_instructions"] = general.hashed()
-            inputs.append(source_input(general.source, source_digest(general.source)))
+            inputs.append(_source("general_instructions.source", general.source))
         return recipe, inputs
 
     def _tokenized_mixture(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
@@ -407,6 +413,14 @@ class Plan:
 
     def _inputs(self, asset: str, partitions: Iterable[str] = ("all",)) -> list[Input]:
         return self.store.each(lambda partition: self.current(asset, partition).manifest.as_input(), partitions)
+
+
+def _source(field: str, url: str, wanted: Format | None = None) -> Input:
+    """What lies behind a source now; errors name the field."""
+    try:
+        return source_input(url, source_digest(url, wanted))
+    except SourceError as error:
+        raise SourceError(f"{field}: {error}") from error
 
 
 def _given(section: Section | None, name: str) -> Section:

@@ -1,10 +1,27 @@
 """The base of every configuration model, and names that become asset keys and folders."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, StringConstraints, model_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+
+def matches(pattern: str, words: str) -> AfterValidator:
+    """Refuses a text that the whole of the regular expression does not match, and says in words what it should be."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"{text!r} {words}")
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[
+    str,
+    StringConstraints(max_length=60),
+    matches(r"[a-z][a-z0-9_]*", "is no name: write lower case letters, digits and underscores, a letter first"),
+]
 """A corpus, pair set, arm or recipe name: lower case letters, digits and underscores."""
 
 

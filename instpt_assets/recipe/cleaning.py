@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from instpt_assets.recipe.base import LATER, Part
+from instpt_assets.recipe.base import LATER, Part, matches
 
 LANGUAGES = frozenset(
     """
@@ -18,8 +18,17 @@ LANGUAGES = frozenset(
 """Codes of the languages that the model of `corpus.languages` tells."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Word = Annotated[str, matches(r"\S+", "is no word: write words without white space")]
 # Printable ASCII without angle brackets, and more than the letters and the slash that stand in a marker: no `<QUE>` can come about.
-Placeholder = Annotated[str, StringConstraints(pattern=r"^[A-Za-z/]*[!-.0-;=?@\[-`{-~](?:[ -;=?-~]*[!-;=?-~])?$", max_length=40)]
+Placeholder = Annotated[
+    str,
+    StringConstraints(max_length=40),
+    matches(
+        r"[A-Za-z/]*[!-.0-;=?@\[-`{-~](?:[ -;=?-~]*[!-;=?-~])?",
+        "cannot stand for an address: write printable ASCII without < and >, no blank at either end, and before any blank a character that is "
+        "neither letter nor slash, such as [EMAIL]",
+    ),
+]
 """What takes the place of an address: printable ASCII, with a character that is neither letter nor slash (`[EMAIL]`), without `<` and `>`."""
 
 
@@ -67,7 +76,7 @@ class QualityRules(Part):
     """Fewest words with at least one letter, as a share of all."""
     min_stop_words: int = Field(default=2, ge=0)
     """Fewest different ones of the stop words, letter case apart."""
-    stop_words: tuple[Annotated[str, StringConstraints(pattern=r"^\S+$")], ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    stop_words: tuple[Word, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
     """The stop words; give others (or `min_stop_words: 0`) for other languages."""
 
     @model_validator(mode="after")

@@ -113,7 +113,7 @@ def _load(model: type[Model], name_or_path: str, folder: Path, what: str) -> Mod
     except ValidationError as error:
         lines = [f"{what} {path} is not valid:"]
         for item in error.errors(include_url=False):
-            where = ".".join(str(part) for part in item["loc"] if part not in MODEL_TAGS)
+            where = ".".join(str(part) for part in item["loc"] if part not in (*MODEL_TAGS, "[key]"))
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
                 message = "unknown field"

@@ -1,4 +1,4 @@
-"""S3 that cannot be reached, or refuses everything, for a moment: the requests of a store wait for it."""
+"""What S3 answers in trouble: a store's requests wait where it may pass; a bucket that does not exist is told apart from one that holds nothing."""
 
 from typing import Any
 
@@ -12,6 +12,12 @@ def outlast_outages(fs: Any) -> None:
 
     fs.retries = ATTEMPTS
     set_custom_error_handler(_may_pass)
+
+
+def says_no_bucket(error: BaseException) -> bool:
+    """Whether the error of an S3 file system says that there is no such bucket; of a file that is missing it raises the same type."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") == "NoSuchBucket"
 
 
 def _may_pass(error: Exception) -> bool:

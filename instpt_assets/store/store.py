@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from instpt_assets.errors import UserError
 from instpt_assets.store.manifest import SOURCE, File, Input, Manifest, Spec, canonical_json, digest_files, finite
-from instpt_assets.store.outages import outlast_outages
+from instpt_assets.store.outages import outlast_outages, says_no_bucket
 
 DRAFTS = "_drafts"
 """Where drafts of a store on S3 lie, below this machine's cache."""
@@ -336,7 +336,11 @@ class Store:
     # Shards, in the order of their registration
 
     def registered_shards(self, recipe: str) -> list[str]:
-        """Keys of the recipe's shards in the order of registration."""
+        """Keys of the recipe's shards in the order of registration.
+
+        Raises:
+            StoreError: the store lies in a bucket that does not exist.
+        """
         return self._keys(self._registrations(recipe))
 
     def register_shards(self, recipe: str, keys: Iterable[str]) -> list[str]:
@@ -362,7 +366,9 @@ class Store:
         folder = self.path("_registered", recipe)
         try:
             return sorted(path for path in self.fs.ls(folder, detail=False, refresh=True) if path.endswith(".json"))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if says_no_bucket(error):
+                raise StoreError("the bucket does not exist: create it, or name another one") from error
             return []
 
 

@@ -151,7 +151,7 @@ class ServerEngine:
             else:
                 if served.max_model_len is not None and served.max_model_len < self._window:
                     return ServersError(
-                        f"{api.url} serves {self._model} with a window of {served.max_model_len} tokens, but the pair set's max_model_len is "
+                        f"{api.url} serves {self._model} with a window of {served.max_model_len} tokens, but the recipe's max_model_len is "
                         f"{self._window}: start the server with --max-model-len {self._window}, or lower max_model_len in the recipe"
                     )
                 return served
@@ -187,8 +187,8 @@ def start_servers(pair_set: PairSet, execution: Execution, writer_format: Format
     if not urls:
         known = ", ".join(sorted(settings.servers)) or "no model"
         raise ServersError(
-            f"the execution profile has no URL for the writer's model {writer.model} (its synthesis.servers names {known}): "
-            f"add `{writer.model}: [http://host:8000/v1]` under synthesis.servers"
+            f"the execution profile has no URL for the model {writer.model}, which the recipe leaves to servers (its synthesis.servers names "
+            f"{known}): add `{writer.model}: [http://host:8000/v1]` under synthesis.servers"
         )
     return ServerEngine(
         urls,

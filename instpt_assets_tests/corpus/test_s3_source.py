@@ -30,6 +30,9 @@ def test_shards_digests_and_documents(corpora, tmp_path: Path) -> None:
     corpus = Corpus(source="s3://corpora/mine")
     with pytest.raises(SourceError, match="matches no file"):
         list_shards("c", corpus)
+    for source in ("s3://nobucket/mine", "s3://nobucket/*.jsonl"):
+        with pytest.raises(SourceError, match="nobucket.*: the bucket does not exist"):
+            list_shards("c", Corpus(source=source))
     put("mine/a.jsonl", "one")
     put("mine/sub/b.jsonl", "two")
     put("mine/README.md", "no corpus")

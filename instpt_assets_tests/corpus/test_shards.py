@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 import fsspec
@@ -51,6 +52,32 @@ def test_relative_sources_stay_relative(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for source, url in (("data", "data/a.jsonl"), ("data/*.jsonl", "data/a.jsonl"), ("top.jsonl", "top.jsonl")):
         assert [shard.url for shard in list_shards("c", Corpus(source=source))] == [url]
+
+
+def test_a_link_to_nothing_is_a_shard_without_a_digest_and_the_others_have_theirs(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("nowhere.jsonl")
+    (tmp_path / "c.jsonl").symlink_to("a.jsonl")
+    a, b, c = list_shards("c", Corpus(source=str(tmp_path)))
+    assert shard_digest(a) == shard_digest(c)
+    with pytest.raises(SourceError, match=r"b\.jsonl' cannot be read"):
+        shard_digest(b)
+    in_parts = Corpus(source=str(tmp_path), documents_per_shard=1)
+    assert [(s.key, s.part is not None and s.part.damage is not None) for s in list_shards("c", in_parts)] == [
+        ("c--a-00000", False), ("c--b-00000", True), ("c--c-00000", False),
+    ]  # fmt: skip
+    assert [s.key for s in list_shards("c", in_parts, settled=True)] == []  # all were written just now, as far as one can tell
+
+
+def test_pipes_and_sockets_are_left_out_and_refused_where_they_are_the_source(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.jsonl"))
+        assert keys(tmp_path) == keys(f"{tmp_path}/*.jsonl") == ["c--a"]
+        for name in ("pipe.jsonl", "socket.jsonl"):
+            with pytest.raises(SourceError, match=rf"{name}' is no file but a pipe, socket or device"):
+                keys(tmp_path / name)
 
 
 def test_nothing_found_names_corpus_and_source(tmp_path: Path) -> None:

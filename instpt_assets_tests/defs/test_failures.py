@@ -110,6 +110,18 @@ def test_a_failing_shard_stops_no_other(tmp_path: Path) -> None:
     assert failing_shards(plan, light.instance, plan.registered_shards) == set()
 
 
+def test_a_link_to_nothing_fails_alone_and_is_made_once_its_file_is_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    light = LightProject(tmp_path, shards="ac")
+    (tmp_path / "notes" / "b.jsonl").symlink_to(tmp_path / "later.jsonl")
+    assert not materialize_recipe(light.project, light.instance, 'key:"raw_corpus"', [])
+    output = "".join(capfd.readouterr())
+    assert "b.jsonl' cannot be read" in output and "Failed, for the reasons above: notes--b. The other shards are done." in output
+    assert "Traceback" not in output
+    (tmp_path / "later.jsonl").write_text('{"id": "late", "text": "It came late."}\n')
+    assert materialize_recipe(light.project, light.instance, 'key:"raw_corpus"', [])
+    assert light.project.plan().is_current("raw_corpus", "notes--b")
+
+
 def test_every_failing_shard_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     light = LightProject(tmp_path)
     light.break_shard("a")

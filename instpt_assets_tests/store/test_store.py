@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from instpt_assets.defs.project import Project
+from instpt_assets.recipe.loading import load_execution, load_recipe
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Input, Spec
 from instpt_assets.store.store import CommitConflict, Store, StoreError, source_input
@@ -162,6 +164,15 @@ def test_shards_keep_the_order_of_their_registration(store: Store) -> None:
     assert store.register_shards("demo", ["a--0"]) == []
     assert store.registered_shards("demo") == ["b--1", "a--1", "a--0", "c--0"]
     assert store.registered_shards("other") == []
+
+
+def test_a_bucket_that_does_not_exist_is_told_at_once(s3_store: Store) -> None:
+    assert s3_store.registered_shards("r") == []
+    project = Project(load_recipe("demo"), load_execution("cpu"), "s3://nobucket/prefix")
+    with pytest.raises(
+        StoreError, match="INSTPT_STORE: the store s3://nobucket/prefix cannot be reached: the bucket does not exist: create it"
+    ):
+        _ = project.store
 
 
 def test_racing_registrations_lose_no_shard(tmp_path: Path) -> None:

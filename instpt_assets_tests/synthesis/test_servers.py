@@ -394,7 +394,9 @@ def test_the_execution_profile_says_where_the_servers_are(serve: Serve, monkeypa
     monkeypatch.setenv("INSTPT_SERVER_API_KEY", " secret\n")
     pair_set = PairSet(writer=ServerWriter(kind="server", model="writer"), shots=1)
     server_format = ServerChatFormat(pair_set.writer)  # type: ignore[arg-type]
-    with pytest.raises(ServersError, match=r"no URL for the writer's model writer \(its synthesis\.servers names another\)"):
+    with pytest.raises(
+        ServersError, match=r"no URL for the model writer, which the recipe leaves to servers \(its synthesis\.servers names another\)"
+    ):
         start_servers(pair_set, Execution(synthesis=SynthesisExecution(servers={"another": (server.url,)})), server_format)
     settings = SynthesisExecution(servers={"writer": (server.url,)}, server_requests=5)
     engine = start_servers(pair_set, Execution(synthesis=settings), server_format)
