@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from instpt_assets.corpus.cleaning_report import CleaningReport
+from instpt_assets.corpus.cleaning_report import CleaningReport, warning_of_nothing_left
 from instpt_assets.corpus.contamination import CONTAMINATED, ContaminationIndex
 from instpt_assets.corpus.duplicates_report import warning_of_ids
 from instpt_assets.corpus.gopher import Gopher
@@ -76,7 +76,7 @@ def clean(
 
     Returns:
         num_read = num_documents + num_removed, num_characters (of what stays), removed_by_reason, steps (what each saw, removed and left),
-        what was masked, overlaps_by_task; a warning where ids are not unique.
+        what was masked, overlaps_by_task; a warning where ids are not unique or nothing is left.
 
     Raises:
         ValueError: the removal list is one of other documents.
@@ -105,7 +105,9 @@ def clean(
                     masked.write({"document_id": row["document_id"], **mask._asdict()})
     duplicates.check_end()
     overlapped = overlaps.write_page() if overlaps is not None else {}
-    return report.write(out) | overlapped | warning_of_ids(report.reasons[SAME_ID])
+    counts = report.write(out)
+    warnings = [*warning_of_ids(report.reasons[SAME_ID]).values(), *warning_of_nothing_left(counts)]
+    return counts | overlapped | ({"warning": ". ".join(warnings)} if warnings else {})
 
 
 def _steps(cleaning: Cleaning, decontaminates: bool) -> list[str]:

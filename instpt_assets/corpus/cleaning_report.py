@@ -10,6 +10,16 @@ from instpt_assets.store.preview import markdown_cell, markdown_table, preview_t
 
 PAGE = "cleaning.md"
 
+_FIELDS = {
+    "duplicates": "source, id_field and text_field of its corpus, and deduplication",
+    "length": "text_field of its corpus, cleaning.min_characters and cleaning.max_characters",
+    "language": "cleaning.language",
+    "quality": "cleaning.quality",
+    "repetition": "cleaning.repetition",
+    "contamination": "decontamination",
+}
+"""Where a person looks in the recipe when a step removes too much."""
+
 _REMOVED_SHOWN = 3  # of each step
 _MASKS_SHOWN = 3  # of each kind
 _AROUND = 40  # characters shown before and behind a mask
@@ -120,6 +130,21 @@ class CleaningReport:
             shown = [(kind, *map(markdown_cell, example)) for kind, examples in self._mask_examples.items() for example in examples]
             lines += ["**Masked**, the first of each kind", "", *markdown_table(["kind", "document", "text around it"], shown), ""]
         return lines
+
+
+def warning_of_nothing_left(counts: Mapping[str, Any]) -> list[str]:
+    """Where every document was removed, what removed most of them and what to look at; empty where some stay, or none were there.
+
+    Args:
+        counts: as `CleaningReport.write` returns them.
+    """
+    if counts["num_documents"] or not counts["num_removed"]:
+        return []
+    most = max(counts["steps"], key=lambda step: step["num_removed"])
+    return [
+        f"Nothing is left: all {counts['num_read']} documents were removed, {most['num_removed']} of them by the step '{most['step']}'; "
+        f"removed.parquet says why, and in the recipe look at {_FIELDS[most['step']]}"
+    ]
 
 
 def _tables(out: Path) -> list[str]:

@@ -81,6 +81,8 @@ class Outcome:
         self.made[partition] = made
         self._context.log.info("%s/%s: %s", self.asset, partition, "reused" if made.reused else "made")
         self._tell_rejected(partition, made)
+        if warning := made.artifact.manifest.statistics.get("warning"):
+            self._context.log.warning(f"{partition}: {warning} ({made.artifact.url})")
         if not self._alone:
             log_partition(self._context, self._key, partition, made)
 

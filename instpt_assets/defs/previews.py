@@ -15,6 +15,7 @@ PLOT_BYTES = 100_000
 """Events are kept in a database: what is larger is shown in fewer colours, or where it lies."""
 
 LEADING = (
+    "warning",
     "passages_per_second",
     "tokens_per_second",
     "pairs_per_passage",

@@ -190,3 +190,10 @@ def test_rules_that_cannot_be_meant_are_refused(fields: dict[str, Any], message:
 def test_steps_that_are_off_are_not_hashed() -> None:
     assert Cleaning().hashed() == {"min_characters": 1, "max_characters": None}
     assert Cleaning(quality=QualityRules(min_words=9)).hashed()["quality"]["min_words"] == 9
+
+
+def test_where_nothing_is_left_the_step_that_removed_most_is_named_with_its_field(raw: Path) -> None:
+    _, statistics = run(raw, Cleaning(min_characters=10_000))
+    assert statistics["num_documents"] == 0
+    assert "all 9 documents were removed, 8 of them by the step 'length'; removed.parquet says why" in statistics["warning"]
+    assert statistics["warning"].endswith("look at text_field of its corpus, cleaning.min_characters and cleaning.max_characters")

@@ -1,14 +1,17 @@
 """`make materialize` over some shards: what can be made of them is made, and what waits for others is named."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from light_project import LightProject
 
 from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.shards import Shard
 from instpt_assets.defs import corpus
+from instpt_assets.defs.materialization import latest
 from instpt_assets.defs.materialize import Left, incomplete_arms, materialize_recipe
 
 VANILLA = {"mixture": [{"component": "corpus"}]}
@@ -116,3 +119,25 @@ def test_a_shard_whose_records_are_all_rejected_is_warned_of(light: LightProject
     assert materialize_recipe(light.project, light.instance, 'key:"raw_corpus"', ["notes--b"])
     output = "".join(capfd.readouterr())
     assert "WARNING: notes--b: 3 records read, 3 rejected: " in output and "is text_field (and id_field)" in output
+
+
+def test_what_cleaning_loses_is_warned_of_in_the_terminal_and_in_the_ui(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    light = LightProject(tmp_path, shards="ab")
+    for shard, ids in (("a", "ab"), ("b", "ab")):
+        texts = light.texts[:2] if shard == "a" else light.texts[2:4]
+        lines = [json.dumps({"id": name, "text": text}) for name, text in zip(ids, texts, strict=True)]
+        (tmp_path / "notes" / f"{shard}.jsonl").write_text("\n".join(lines) + "\n")
+    assert materialize_recipe(light.project, light.instance, "group:corpus", [])
+    terminal = "".join(capfd.readouterr())
+    plan = light.project.plan()
+    assert "warning" not in plan.current("clean_corpus", "notes--a").manifest.statistics
+    lost = "2 documents have the id of another one and are left out"
+    nothing = "Nothing is left: all 2 documents were removed, 2 of them by the step 'duplicates'; removed.parquet says why"
+    folder = plan.current("clean_corpus", "notes--b").url
+    assert f"duplicate_documents: WARNING: all: {lost}" in terminal and f"clean_corpus: WARNING: notes--b: {lost}" in terminal
+    assert nothing in terminal and f"id_field and text_field of its corpus, and deduplication ({folder})" in terminal
+    assert "clean_corpus: WARNING: notes--a" not in terminal
+    for asset, said in (("duplicate_documents", lost), ("clean_corpus", nothing)):
+        (record,) = latest(light.instance, dg.AssetKey(asset), ["notes--b"] if asset == "clean_corpus" else None)
+        assert record.asset_materialization is not None
+        assert said in str(record.asset_materialization.metadata["warning"].value)
