@@ -133,7 +133,6 @@ def test_examples_follow_what_is_asked_not_how_it_is_scored(tmp_path: Path) -> N
     assert identity() != identity(n=8)
 
 
-@pytest.mark.slow
 def test_a_source_that_is_missing_is_named_by_its_field(tmp_path: Path) -> None:
     light = Decontaminated(tmp_path)
     light.quiz.unlink()
@@ -141,6 +140,7 @@ def test_a_source_that_is_missing_is_named_by_its_field(tmp_path: Path) -> None:
         light.project.plan().spec("evaluation_examples")
 
 
+@pytest.mark.slow
 def test_make_lists_the_examples_in_a_worker_before_what_is_compared_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tuning = {"sources": {"topics": {"source": "pydoc://topics", "max_examples": 20}, "quiz": {"source": str(tmp_path / "tuning.jsonl")}}}
     pairs = [{"question": "What of the lighthouses?", "answer": "They are kept."}]

@@ -110,16 +110,23 @@ def test_a_failing_shard_stops_no_other(tmp_path: Path) -> None:
     assert failing_shards(plan, light.instance, plan.registered_shards) == set()
 
 
-def test_a_link_to_nothing_fails_alone_and_is_made_once_its_file_is_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    light = LightProject(tmp_path, shards="ac")
+@pytest.mark.parametrize("part", ["", "-00000"])
+def test_a_link_to_nothing_fails_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str], part: str) -> None:
+    corpus = {"source": str(tmp_path / "notes"), **({"documents_per_shard": 9} if part else {})}
+    light = LightProject(
+        tmp_path, shards="ac", corpora={"notes": corpus}, tokenizer={"vocab_size": 400, "pinned_shards": [f"notes--a{part}"]}
+    )
     (tmp_path / "notes" / "b.jsonl").symlink_to(tmp_path / "later.jsonl")
     assert not materialize_recipe(light.project, light.instance, 'key:"raw_corpus"', [])
     output = "".join(capfd.readouterr())
-    assert "b.jsonl' cannot be read" in output and "Failed, for the reasons above: notes--b. The other shards are done." in output
+    assert "b.jsonl' cannot be read" in output and f"Failed, for the reasons above: notes--b{part}. The other shards are done." in output
     assert "Traceback" not in output
-    (tmp_path / "later.jsonl").write_text('{"id": "late", "text": "It came late."}\n')
-    assert materialize_recipe(light.project, light.instance, 'key:"raw_corpus"', [])
-    assert light.project.plan().is_current("raw_corpus", "notes--b")
+    plan = light.project.plan()
+    assert [plan.is_current("raw_corpus", key) for key in plan.available_shards()] == [True, False, True]
+    (tmp_path / "notes" / "a.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    (tmp_path / "notes" / "a.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    plan = light.project.plan()
+    assert [plan.is_current("raw_corpus", key) for key in plan.available_shards()] == [False, False, True]
 
 
 def test_every_failing_shard_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
