@@ -36,11 +36,13 @@ class Chart:
     """What the lines mean, if there are any."""
     is_histogram: bool = False
     """Whether the bars are ordered bins, better drawn as columns."""
+    is_of_wholes: bool = False
+    """Whether each bar is a share of a whole of its own, and not all together of one: then bars are drawn before that whole."""
 
     @property
     def top(self) -> float:
-        """The highest share or mark: what the bars are scaled to."""
-        return max([max(bar.share, bar.mark or 0.0) for bar in self.bars], default=0.0) or 1.0
+        """What the bars are scaled to: their whole, or the highest share or mark."""
+        return 1.0 if self.is_of_wholes else max([max(bar.share, bar.mark or 0.0) for bar in self.bars], default=0.0) or 1.0
 
 
 def charts(findings: Findings, categories: Mapping[str, int], layouts: Layouts) -> list[Chart]:
@@ -115,6 +117,7 @@ def _coverage(findings: Findings) -> Chart:
         "Share of the corpus's own terms that the pairs use.",
         bars,
         mark="of all content words",
+        is_of_wholes=True,
     )
 
 

@@ -74,6 +74,9 @@ def _draw(panel: Any, chart: Chart) -> None:
         for place, (bar, share) in enumerate(zip(bars, shares, strict=True)):
             panel.annotate(f" {share:.1f}", (max(share, 100 * (bar.mark or 0)), place), va="center", fontsize=7.5, color=_SOFT)
         panel.margins(x=0.12)
+        if chart.is_of_wholes:
+            panel.set_xlim(0, 112)  # as far as margins reach behind 100
+            panel.set_xticks(range(0, 101, 20))
     panel.tick_params(colors=_INK, length=0)
     panel.set_axisbelow(True)
     panel.spines[["top", "right", "left"]].set_visible(False)

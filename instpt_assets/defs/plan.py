@@ -36,7 +36,7 @@ CODE_VERSIONS = {
     "synthesizer_quality": 2,
     "instruction_pairs": 2,
     "augmented_corpus": 2,
-    "corpus_quality": 4,
+    "corpus_quality": 5,
     "tokenizer": 1,
     "tokenized_raw": 1,
     "tokenized_augmented": 1,

@@ -149,6 +149,23 @@ def test_pages_show_ten_texts_escaped_and_need_no_network(tmp_path: Path, shards
     assert len(pages[0][2]) <= PLOT_BYTES
 
 
+def test_bars_before_a_track_are_drawn_on_a_scale_of_the_whole(tmp_path: Path) -> None:
+    passages = [("Aspirin inhibits cyclooxygenase and thromboxane in platelets.", [pair("What does aspirin inhibit?", "cyclooxygenase")])]
+    pairs, texts = write_shard(tmp_path, "a", passages * 4)
+    measure(({"a": [pairs]}, {"a": [texts]}), tmp_path / "out")
+    html = (tmp_path / "out" / "quality.html").read_text()
+    drawn: dict[str, tuple[bool, list[tuple[float, float]]]] = {}
+    for section in html.split('<section class="box chart">')[1:]:
+        title, bars = section.partition("<h3>")[2].partition("</h3>")[0], section.partition("</section>")[0]
+        found = re.findall(r'class="track"><i style="width:([\d.]+)%.*?"value">([\d.]+) %', bars)
+        drawn[title] = 'class="bars whole"' in bars, [(float(width), float(share)) for width, share in found]
+    assert {title for title, (before_a_track, _) in drawn.items() if before_a_track} == {"Coverage by corpus"}
+    ((width, share),) = drawn["Coverage by corpus"][1]
+    assert width == share < 100
+    assert max(width for width, _ in drawn["Task categories"][1]) == 100
+    assert ".whole .track { background" in html and "background" not in re.findall(r"^\.track {.*", html, re.MULTILINE)[0]
+
+
 def test_a_page_of_nothing_of_many_shards_and_of_very_long_texts_stays_short(tmp_path: Path) -> None:
     empty = write_shard(tmp_path, "none--0", [("No pair is about this.", [])])
     measure(({"none--0": [empty[0]]}, {"none--0": [empty[1]]}), tmp_path / "nothing")
