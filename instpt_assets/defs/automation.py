@@ -10,6 +10,7 @@ from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import claim, register, run_tags
+from instpt_assets.store.registration import register_shards, registered_shards
 
 
 def nightly_synthesis(project: Project) -> dg.ScheduleDefinition:
@@ -58,10 +59,10 @@ def new_shards(project: Project) -> dg.SensorDefinition:
         claim(project, context.instance)
         recipe = project.recipe
         arrived = [shard.key for name, corpus in recipe.corpora.items() for shard in list_shards(name, corpus, settled=True)]
-        project.store.register_shards(recipe.name, arrived)
+        register_shards(project.store, recipe.name, arrived)
         known = set(context.instance.get_dynamic_partitions(SHARDS.name or ""))
         wanted = set(arrived) - known
-        new = [key for key in project.store.registered_shards(recipe.name) if key in wanted]
+        new = [key for key in registered_shards(project.store, recipe.name) if key in wanted]
         if not new:
             return dg.SkipReason(f"no shard beside the {len(known)} registered ones")
         return dg.SensorResult(dynamic_partitions_requests=[SHARDS.build_add_request(new)])

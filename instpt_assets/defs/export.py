@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from instpt_assets.augmentation.dataset_card import RAW_CONFIG, Licenses, ShardRecord, render_card
 from instpt_assets.augmentation.dataset_folder import ExportError, write_dataset
-from instpt_assets.defs.plan import NotMaterialized, Plan
+from instpt_assets.defs.current_artifacts import NotMaterialized
+from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.project import Project
 from instpt_assets.errors import UserError
 from instpt_assets.recipe.recipe import Recipe

@@ -16,12 +16,12 @@ import dagster as dg
 
 from instpt_assets.defs.budgets import Budget, stopped_assets
 from instpt_assets.defs.console import INTERRUPTED
+from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.dead_runs import end_dead_runs, this_process, watched
 from instpt_assets.defs.failures import failed_partitions
 from instpt_assets.defs.home import prepare_home
 from instpt_assets.defs.jobs import REPORT_JOB, SEEDS_JOB, SHARDS_JOB, SYNTHESIZER_JOB
 from instpt_assets.defs.partitions import SHARDS
-from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import range_tags, register, run_tags
 from instpt_assets.errors import UserError

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instpt_assets.defs.chains_worker import write_in_worker
+from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.output import end_without_reader
 from instpt_assets.defs.pair_plan import chosen_shards, plan_shards, report
 from instpt_assets.defs.pair_writer import PairWriter, chosen_pair_set
-from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.project import Project
 from instpt_assets.errors import UserError
 from instpt_assets.store.manifest import Spec

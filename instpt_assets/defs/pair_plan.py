@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.output import end_without_reader
 from instpt_assets.defs.pair_writer import PairWriter, chosen_pair_sets
-from instpt_assets.defs.plan import NotMaterialized, Plan
+from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.progress import duration
 from instpt_assets.defs.project import Project
 from instpt_assets.errors import UserError

@@ -1,6 +1,8 @@
 """[<pair set>] instruction_pairs, augmented_corpus, corpus_quality, tokenized_augmented: one way of writing pairs over the shards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -19,7 +21,13 @@ from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter, Server
 from instpt_assets.synthesis.importing import import_pairs
 from instpt_assets.synthesis.rule_based import write_rule_based_pairs
 
-_AUTHORS = {"synthesizer": "the synthesizer", "chat": "a chat model", "server": "running servers"}
+_AUTHORS = {
+    "synthesizer": "the synthesizer",
+    "chat": "a chat model",
+    "server": "running servers",
+    "imported": "the shard's documents brought with them, each document being one passage",
+    "rule_based": "rules found in every passage of the shard, by connectives, titles and sentences",
+}
 
 
 def pair_set_assets(project: Project, name: str) -> list[dg.AssetsDefinition]:
@@ -74,35 +82,24 @@ def _pairs_asset(project: Project, key: str, pair_set: PairSet) -> dg.AssetsDefi
     writer = pair_set.writer
     group = key.split("/")[0]
 
-    if isinstance(writer, ImportedWriter):
+    if isinstance(writer, ImportedWriter | RuleBasedWriter):
 
-        @dg.asset(**attributes(key, group, kinds={"polars"}), partitions_def=SHARDS, backfill_policy=SINGLE_RUN, deps=same("clean_corpus"))
-        def imported_pairs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-            """Instruction-response pairs that the shard's documents brought with them, each document being one passage."""
+        @dg.asset(
+            **attributes(key, group, kinds={"polars"}),
+            description=f"Instruction-response pairs that {_AUTHORS[writer.kind]}; no model writes.",
+            partitions_def=SHARDS,
+            backfill_policy=SINGLE_RUN,
+            deps=same("clean_corpus"),
+        )
+        def found_pairs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
             yield from materialize(
                 context,
                 project,
                 key,
-                lambda spec, inputs, out: import_pairs(
-                    inputs["clean_corpus", spec.partition].tables(), writer, fraction=pair_set.fraction, out=out
-                ),
+                lambda spec, inputs, out: _find_pairs(inputs["clean_corpus", spec.partition].tables(), pair_set, out=out),
             )
 
-        return imported_pairs
-
-    if isinstance(writer, RuleBasedWriter):
-
-        @dg.asset(**attributes(key, group, kinds={"polars"}), partitions_def=SHARDS, backfill_policy=SINGLE_RUN, deps=same("clean_corpus"))
-        def rule_based_pairs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-            """Instruction-response pairs that rules found in every passage of the shard, by connectives, titles and sentences; no model."""
-            yield from materialize(
-                context,
-                project,
-                key,
-                lambda spec, inputs, out: write_rule_based_pairs(inputs["clean_corpus", spec.partition].tables(), pair_set, out=out),
-            )
-
-        return rule_based_pairs
+        return found_pairs
 
     if isinstance(writer, ServerWriter):
         kind, pool, engine = "openai", None, "they run elsewhere"
@@ -121,3 +118,10 @@ def _pairs_asset(project: Project, key: str, pair_set: PairSet) -> dg.AssetsDefi
         yield from materialize_in_worker(context, project, "synthesize", [key], config)
 
     return instruction_pairs
+
+
+def _find_pairs(clean_tables: Sequence[Path], pair_set: PairSet, *, out: Path) -> dict[str, Any]:
+    """Write the pairs that the documents bring with them, or that rules find in them."""
+    if isinstance(pair_set.writer, ImportedWriter):
+        return import_pairs(clean_tables, pair_set.writer, fraction=pair_set.fraction, out=out)
+    return write_rule_based_pairs(clean_tables, pair_set, out=out)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from instpt_assets.defs.plan import CODE_VERSIONS, NotMaterialized, Plan
+from instpt_assets.defs.current_artifacts import NotMaterialized
+from instpt_assets.defs.plan import CODE_VERSIONS, Plan
 from instpt_assets.defs.project import Project
 from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.recipe.synthesis import PairSet

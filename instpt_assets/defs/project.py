@@ -10,6 +10,7 @@ from instpt_assets.defs.plan import Plan
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.loading import load_execution, load_recipe
 from instpt_assets.recipe.recipe import Recipe
+from instpt_assets.store.registration import registered_shards
 from instpt_assets.store.store import Artifact, Store, StoreError
 
 
@@ -39,7 +40,7 @@ class Project:
         """
         try:
             store = Store(self.store_url)
-            store.registered_shards(self.recipe.name)
+            registered_shards(store, self.recipe.name)
             if store.is_local:
                 Path(store.root).mkdir(parents=True, exist_ok=True)
         except Exception as error:  # each remote client has exceptions of its own

@@ -8,6 +8,7 @@ from instpt_assets.defs.dagster_private import ASSET_PARTITION_RANGE_END_TAG, AS
 from instpt_assets.defs.partitions import SHARDS
 from instpt_assets.defs.project import Project
 from instpt_assets.recipe.loading import ConfigurationError
+from instpt_assets.store.registration import register_shards
 
 RECIPE_KEY = "instpt/recipe"
 """Under it the instance keeps the name of the recipe that it serves."""
@@ -44,7 +45,7 @@ def register(project: Project, instance: dg.DagsterInstance) -> list[str]:
     claim(project, instance)
     assert SHARDS.name is not None
     plan = project.plan()
-    project.store.register_shards(project.recipe.name, plan.available_shards())
+    register_shards(project.store, project.recipe.name, plan.available_shards())
     keys = plan.registered_shards
     known = instance.get_dynamic_partitions(SHARDS.name)
     for gone in set(known) - set(keys):

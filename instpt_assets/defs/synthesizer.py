@@ -23,7 +23,10 @@ def tuning_assets(project: Project, tuning: Tuning) -> list[dg.AssetsDefinition]
     @dg.asset(**attributes("tuning_collection", GROUP, kinds={"polars"}), deps=index_deps(project.recipe))
     def tuning_collection(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """Contexts with instruction-response pairs: what the synthesizer learns from, and a held-out part that it is measured on."""
-        build = unchanged(lambda spec, inputs, out: build_tuning_collection(tuning, out=out, contamination=contamination_index(inputs)))
+        build = unchanged(
+            lambda spec, inputs, out: build_tuning_collection(tuning, out=out, contamination=contamination_index(inputs)),
+            [source.source for source in tuning.sources.values()],
+        )
         yield from materialize(context, project, "tuning_collection", build)
 
     return [tuning_collection]

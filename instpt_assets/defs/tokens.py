@@ -75,7 +75,8 @@ def instruction_token_assets(project: Project) -> list[dg.AssetsDefinition]:
                     tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
                     layouts=recipe.layouts,
                     out=out,
-                )
+                ),
+                [recipe.general_instructions.source] if recipe.general_instructions else [],
             ),
         )
 

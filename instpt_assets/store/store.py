@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from instpt_assets.errors import UserError
 from instpt_assets.store.manifest import SOURCE, File, Input, Manifest, Spec, canonical_json, digest_files, finite
-from instpt_assets.store.outages import outlast_outages, says_no_bucket
+from instpt_assets.store.outages import outlast_outages
 
 DRAFTS = "_drafts"
 """Where drafts of a store on S3 lie, below this machine's cache."""
@@ -332,44 +332,6 @@ class Store:
 
     def _damaged(self, artifact: Artifact, file: File, what: str) -> StoreError:
         return StoreError(f"{artifact.url}/{file.path} {what}: delete {artifact.url} and materialize {artifact.manifest.asset} again")
-
-    # Shards, in the order of their registration
-
-    def registered_shards(self, recipe: str) -> list[str]:
-        """Keys of the recipe's shards in the order of registration.
-
-        Raises:
-            StoreError: the store lies in a bucket that does not exist.
-        """
-        return self._keys(self._registrations(recipe))
-
-    def register_shards(self, recipe: str, keys: Iterable[str]) -> list[str]:
-        """Append the keys that are not registered yet; returns those. Safe beside other writers."""
-        wanted = list(keys)
-        while True:
-            # Number and known keys come from one listing: whoever registers in between takes the number, and this one looks again.
-            registrations = self._registrations(recipe)
-            known = set(self._keys(registrations))
-            new = [key for key in wanted if key not in known]
-            if not new:
-                return []
-            last = int(registrations[-1].rsplit("/", 1)[-1].removesuffix(".json")) if registrations else -1
-            if self.create_text(self.path("_registered", recipe, f"{last + 1:08d}.json"), canonical_json(new)):
-                return new
-
-    def _keys(self, registrations: Iterable[str]) -> list[str]:
-        contents = self.each(lambda path: self.fs.cat_file(path, **self._small_file), registrations)
-        return [key for content in contents for key in json.loads(content)]
-
-    def _registrations(self, recipe: str) -> list[str]:
-        """One small file a registration, numbered; a number is taken by whoever creates its file."""
-        folder = self.path("_registered", recipe)
-        try:
-            return sorted(path for path in self.fs.ls(folder, detail=False, refresh=True) if path.endswith(".json"))
-        except FileNotFoundError as error:
-            if says_no_bucket(error):
-                raise StoreError("the bucket does not exist: create it, or name another one") from error
-            return []
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ import pytest
 from light_project import CORPUS, WITH_PAIRS, LightProject, failure
 
 from instpt_assets.defs import workers
-from instpt_assets.defs.plan import NotMaterialized
+from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.shards import range_tags, register
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Spec

@@ -21,8 +21,8 @@ from instpt_assets.augmentation.dataset_card import Licenses, ShardRecord
 from instpt_assets.augmentation.dataset_folder import ExportError
 from instpt_assets.corpus.documentation import read_documentation
 from instpt_assets.defs import export as exporting
+from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.export import export
-from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import range_tags
 from instpt_assets.store.manifest import Input
 from instpt_assets.store.store import Artifact, Store, source_input

@@ -21,11 +21,11 @@ from instpt_assets.corpus.shards import Shard
 from instpt_assets.defs import corpus
 from instpt_assets.defs.attributes import GPU_POOL
 from instpt_assets.defs.console import console
+from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.dagster_private import InstanceConcurrencyContext
 from instpt_assets.defs.dead_runs import PROCESS_TAG, end_dead_runs, this_process
 from instpt_assets.defs.failures import failing_shards
 from instpt_assets.defs.materialize import Step, execute, materialize_recipe
-from instpt_assets.defs.plan import NotMaterialized
 from instpt_assets.defs.shards import range_tags
 from instpt_assets.defs.supervised import ended_by
 from instpt_assets.processes import process_start

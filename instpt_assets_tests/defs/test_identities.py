@@ -55,7 +55,7 @@ def test_scores_follow_what_is_asked_and_by_what_but_not_the_metric_that_is_show
     plain = scores()
     assert plain.identity == scores(metric="acc").identity != scores(num_fewshot=5).identity
     Evaluation.model_validate(plain.recipe["evaluation"], strict=False)  # the worker reads it
-    monkeypatch.setattr("instpt_assets.defs.plan.version", lambda name: f"another {name}")
+    monkeypatch.setattr("instpt_assets.defs.stage_inputs.version", lambda name: f"another {name}")
     assert scores().identity != plain.identity
     assert scores().recipe["lm_eval"] == "another lm-eval"
 

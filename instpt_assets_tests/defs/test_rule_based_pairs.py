@@ -10,7 +10,7 @@ import pytest
 import yaml
 from light_project import CORPUS, LightProject
 
-from instpt_assets.defs import pair_plan, plan, text_pairs
+from instpt_assets.defs import pair_plan, stage_inputs, text_pairs
 from instpt_assets.defs.shards import range_tags
 from instpt_assets.synthesis.rule_based_phrasings import PHRASINGS, load_rule_phrasings
 
@@ -88,11 +88,11 @@ def test_another_wording_or_other_rules_give_another_identity(light: LightProjec
     (tmp_path / "other.yaml").write_text(yaml.safe_dump({**content, "title": ["What is the title?"]}, sort_keys=False))
     found = [before]
     for name in ("same.yaml", "other.yaml"):
-        monkeypatch.setattr(plan, "load_rule_phrasings", lambda name=name: load_rule_phrasings(tmp_path / name))
+        monkeypatch.setattr(stage_inputs, "load_rule_phrasings", lambda name=name: load_rule_phrasings(tmp_path / name))
         found.append(spec())
     assert found[1] == before
     monkeypatch.undo()
-    monkeypatch.setattr(plan, "RULES_VERSION", 10**6)
+    monkeypatch.setattr(stage_inputs, "RULES_VERSION", 10**6)
     found.append(spec())
     assert len({identities["clean_corpus"] for identities in found}) == 1
     assert len({identities["rules/instruction_pairs"] for identities in found}) == 3

@@ -8,6 +8,7 @@ import pytest
 from light_project import CORPUS
 from project_folder import ProjectFolder
 
+from instpt_assets.store.registration import registered_shards
 from instpt_assets.store.store import Store
 
 pytestmark = pytest.mark.timeout(200)
@@ -24,7 +25,7 @@ def test_corpus_tokens_and_mixture_are_materialized_on_s3_and_found_again(s3: st
     assert not (tmp_path / "project" / "store").exists()
 
     store = Store("s3://pretraining/store")
-    assert store.registered_shards("mine") == ["notes--a", "notes--b"]
+    assert registered_shards(store, "mine") == ["notes--a", "notes--b"]
     artifact = store.current("mine", "clean_corpus", "notes--a")
     assert artifact is not None
     assert pl.read_parquet(artifact.tables()).height == 8

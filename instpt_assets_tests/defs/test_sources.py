@@ -39,11 +39,11 @@ def test_a_source_that_changes_while_it_is_read_fails_the_build(tmp_path: Path) 
     (source / "a.jsonl").write_text('{"text": "one"}\n')
     given = source_input(str(source), source_digest(str(source)))
     spec = Spec(asset="tuning_collection", partition="all", code_version=1, recipe={}, inputs=(given,))
-    assert unchanged(lambda *_: {"rows": 1})(spec, {}, tmp_path) == {"rows": 1}
+    assert unchanged(lambda *_: {"rows": 1}, [str(source)])(spec, {}, tmp_path) == {"rows": 1}
 
     def growing(*_: object) -> dict[str, Any]:
         (source / "b.jsonl").write_text('{"text": "two"}\n')
         return {}
 
     with pytest.raises(SourceError, match="tasks' changed while it was read"):
-        unchanged(growing)(spec, {}, tmp_path)
+        unchanged(growing, [str(source)])(spec, {}, tmp_path)

@@ -13,6 +13,7 @@ from instpt_assets.defs.project import Project
 from instpt_assets.recipe.loading import load_execution, load_recipe
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Input, Spec
+from instpt_assets.store.registration import register_shards, registered_shards
 from instpt_assets.store.store import CommitConflict, Store, StoreError, source_input
 
 
@@ -158,16 +159,16 @@ def test_an_unreadable_manifest_says_what_to_delete(store: Store) -> None:
 
 
 def test_shards_keep_the_order_of_their_registration(store: Store) -> None:
-    assert store.registered_shards("demo") == []
-    assert store.register_shards("demo", ["b--1", "a--1"]) == ["b--1", "a--1"]
-    assert store.register_shards("demo", ["a--1", "a--0", "c--0"]) == ["a--0", "c--0"]
-    assert store.register_shards("demo", ["a--0"]) == []
-    assert store.registered_shards("demo") == ["b--1", "a--1", "a--0", "c--0"]
-    assert store.registered_shards("other") == []
+    assert registered_shards(store, "demo") == []
+    assert register_shards(store, "demo", ["b--1", "a--1"]) == ["b--1", "a--1"]
+    assert register_shards(store, "demo", ["a--1", "a--0", "c--0"]) == ["a--0", "c--0"]
+    assert register_shards(store, "demo", ["a--0"]) == []
+    assert registered_shards(store, "demo") == ["b--1", "a--1", "a--0", "c--0"]
+    assert registered_shards(store, "other") == []
 
 
 def test_a_bucket_that_does_not_exist_is_told_at_once(s3_store: Store) -> None:
-    assert s3_store.registered_shards("r") == []
+    assert registered_shards(s3_store, "r") == []
     project = Project(load_recipe("demo"), load_execution("cpu"), "s3://nobucket/prefix")
     with pytest.raises(
         StoreError, match="INSTPT_STORE: the store s3://nobucket/prefix cannot be reached: the bucket does not exist: create it"
@@ -178,8 +179,8 @@ def test_a_bucket_that_does_not_exist_is_told_at_once(s3_store: Store) -> None:
 def test_racing_registrations_lose_no_shard(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: store.register_shards("demo", [f"c--{n}", "c--all"]), range(8)))
-    assert sorted(store.registered_shards("demo")) == sorted([*(f"c--{n}" for n in range(8)), "c--all"])
+        list(pool.map(lambda n: register_shards(store, "demo", [f"c--{n}", "c--all"]), range(8)))
+    assert sorted(registered_shards(store, "demo")) == sorted([*(f"c--{n}" for n in range(8)), "c--all"])
 
 
 def test_find_or_make_makes_once(tmp_path: Path) -> None:

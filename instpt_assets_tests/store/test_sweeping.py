@@ -11,6 +11,7 @@ import pytest
 
 from instpt_assets.store import sweeping
 from instpt_assets.store.manifest import Spec
+from instpt_assets.store.registration import register_shards
 from instpt_assets.store.store import Store
 from instpt_assets.store.sweeping import sweep
 
@@ -48,7 +49,7 @@ def left(store: Store) -> set[str]:
         artifact = store.find(spec(number))
         assert artifact is not None
         store.point("demo", artifact)
-    store.register_shards("demo", ["a--0"])
+    register_shards(store, "demo", ["a--0"])
     one, three = spec(1).identity, spec(3).identity
     return {
         put(store, path)
