@@ -26,6 +26,7 @@ from instpt_assets.corpus.contamination_index import EvaluationExample, write_in
 from instpt_assets.corpus.passages import cut_passages
 from instpt_assets.recipe.synthesis import Layouts
 from instpt_assets_tests.benchmarks import texts
+from instpt_assets_tests.benchmarks.memory import resident_peak_mib
 
 PAIRS, SHOTS = 5, 3
 PASSAGE_WORDS = 300
@@ -108,7 +109,7 @@ def measure(tables: Path, index: Path | None, *, repeats: int) -> dict[str, Any]
     """The fastest of some runs over the tables of a folder, by the process's CPU time."""
     pairs_tables, clean_tables = (sorted(tables.glob(f"{stem}-*.parquet")) for stem in ("pairs", "clean"))
     contamination = None if index is None else ContaminationIndex.read(index)
-    before, seconds = _resident(), list[float]()
+    before, seconds = resident_peak_mib(), list[float]()
     for _ in range(repeats):
         with TemporaryDirectory() as out:
             start = time.process_time()
@@ -122,15 +123,9 @@ def measure(tables: Path, index: Path | None, *, repeats: int) -> dict[str, Any]
         "passages_per_second": round(statistics["num_passages"] / min(seconds)),
         "median_passages_per_second": round(statistics["num_passages"] / sorted(seconds)[len(seconds) // 2]),
         "megabytes_per_second": round(statistics["num_characters"] / min(seconds) / 1e6, 1),
-        "resident_peak_mib": _resident(),
-        "mebibytes_taken": _resident() - before,
+        "resident_peak_mib": round(resident_peak_mib()),
+        "mebibytes_taken": round(resident_peak_mib() - before),
     }
-
-
-def _resident() -> int:
-    """The most memory that this process had so far, in MiB (what `getrusage` tells counts its parent's too)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) // 1024
 
 
 def measured(*arguments: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Each measurement is a process of its own. The text is that of the real corpora, 
 import argparse
 import gzip
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from instpt_assets.corpus.ingest import ingest
 from instpt_assets.corpus.shards import list_shards, shard_digest
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets_tests.benchmarks import texts
+from instpt_assets_tests.benchmarks.memory import resident_peak_mib
 
 _CHUNK = 1 << 20
 
@@ -65,7 +65,7 @@ def measure(source: Path, documents_per_shard: int | None) -> dict[str, Any]:
         "documents": documents,
         "megacharacters_a_second": characters / 1e6 / seconds,
         "listing_seconds": listed - start,
-        "resident_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "resident_peak_mib": resident_peak_mib(),
     }
 
 

@@ -33,6 +33,7 @@ from instpt_assets.synthesis.scheduler import Scheduler
 from instpt_assets.synthesis.write_pairs import write_pairs
 from instpt_assets.synthesis.writing import Generated, Request
 from instpt_assets_tests.benchmarks import chains_against_rounds, texts
+from instpt_assets_tests.benchmarks.memory import resident_peak_mib
 from instpt_assets_tests.benchmarks.sides import CHAINS, IN_PROCESS, ROUNDS, measure
 from instpt_assets_tests.benchmarks.spelling_model import kv_token_bytes, save_spelling_model
 
@@ -173,12 +174,11 @@ def memory(num_passages: int) -> dict[str, Any]:
         artifact = store.find(job)
         assert artifact is not None
         height = sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in artifact.tables())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "num_passages": height,
         "microseconds_a_passage": 1e6 * seconds / height,
         "resident_before_mib": before,
-        "resident_peak_mib": peak,
+        "resident_peak_mib": resident_peak_mib(),
     }
 
 
