@@ -55,7 +55,7 @@ MODEL_TAGS = ("<shape>", "<name>")
 
 
 class Optimization(Part):
-    """AdamW (Loshchilov and Hutter 2019) under a cosine schedule, counted in tokens."""
+    """AdamW (Loshchilov and Hutter 2019) under a schedule of learning rates, counted in tokens."""
 
     token_budget: int = Field(ge=1)
     """Tokens to train on, all passes together."""
@@ -64,7 +64,7 @@ class Optimization(Part):
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     final_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
-    """Where the cosine ends, as a fraction of the peak."""
+    """Where the cosine or the decay ends, as a fraction of the peak."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.1, ge=0)
@@ -77,17 +77,69 @@ class Optimization(Part):
     """Largest global gradient norm."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of the forward and backward pass; master weights are float32."""
+    schedule: Annotated[Literal["cosine", "warmup_stable_decay", "constant"], LATER] = "cosine"
+    """After the warm-up: `cosine` (Loshchilov and Hutter 2017); `warmup_stable_decay` (Hu et al. 2024, MiniCPM), which stays at the peak until the last `decay_fraction` of the steps; or `constant`."""
+    decay_fraction: Annotated[float | None, LATER] = Field(default=None, gt=0, le=1)
+    """Of `warmup_stable_decay`: share of all steps in which the learning rate decays; 0.1 unless given."""
+    decay_shape: Annotated[Literal["linear", "one_minus_sqrt"] | None, LATER] = None
+    """Of `warmup_stable_decay`: how it decays; `one_minus_sqrt` (Hägele et al. 2024) unless given."""
+    extended_from: Annotated[tuple[PositiveInt, ...], LATER] = ()
+    """Earlier token budgets, ascending: the data begins as it did under each of them, so that a training that ended there goes on from its state (with `warmup_stable_decay` and `constant`; a cosine begins anew)."""
 
     @property
     def num_steps(self) -> int:
         """Optimizer steps: token_budget / batch_tokens, rounded, at least 1."""
-        return max(1, round(self.token_budget / self.batch_tokens))
+        return self.steps_of(self.token_budget)
+
+    @property
+    def decay_steps(self) -> int:
+        """Of the steps, the last ones in which the learning rate of `warmup_stable_decay` decays; 0 with another schedule."""
+        if self.schedule != "warmup_stable_decay":
+            return 0
+        return max(1, round(self.num_steps * (0.1 if self.decay_fraction is None else self.decay_fraction)))
+
+    @property
+    def stable_steps(self) -> int:
+        """The first steps whose learning rates do not depend on the token budget."""
+        return self.warmup_steps if self.schedule == "cosine" else self.num_steps - self.decay_steps
+
+    def steps_of(self, token_budget: int) -> int:
+        """Optimizer steps of a token budget."""
+        return max(1, round(token_budget / self.batch_tokens))
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:
         if self.warmup_steps >= self.num_steps and self.warmup_steps > 0:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} leave nothing of the {self.num_steps} steps that token_budget / batch_tokens gives"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule(self) -> Self:
+        if self.schedule != "warmup_stable_decay":
+            for name in ("decay_fraction", "decay_shape"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} goes with schedule 'warmup_stable_decay', not '{self.schedule}'")
+        elif self.warmup_steps + self.decay_steps > self.num_steps:
+            raise ValueError(
+                f"decay_fraction: {self.decay_steps} steps of decay and warmup_steps {self.warmup_steps} are more than {self.num_steps}"
+            )
+        if self.schedule == "constant" and self.final_learning_rate_fraction not in (
+            1.0,
+            type(self).model_fields["final_learning_rate_fraction"].default,
+        ):
+            raise ValueError(
+                "final_learning_rate_fraction: schedule 'constant' ends at the peak; leave it out, or choose 'warmup_stable_decay'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _extension(self) -> Self:
+        steps = [self.steps_of(budget) for budget in (*self.extended_from, self.token_budget)]
+        if any(following <= step for step, following in pairwise(steps)):
+            raise ValueError(
+                f"extended_from {list(self.extended_from)} must ascend and end below token_budget {self.token_budget}, each at least a step (batch_tokens) above the one before"
             )
         return self
 
