@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from instpt_assets.mixture.arrays import TokenizedRows
 from instpt_assets.mixture.instructions import RESPONSE_SPANS, TUNING
 from instpt_assets.mixture.mix import ORDER, SOURCES, STARTS
 from instpt_assets.mixture.ordering import rekey, row_keys
-
-IGNORED = -100
-"""Label of a token without loss."""
-
-Ints = npt.NDArray[np.int64]
+from instpt_assets.mixture.sequences import NO_LOSS, Ints, TrainingSequence
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class MixtureSequences:
         ValueError: a source is missing.
     """
 
+    document_attention = False
+
     def __init__(self, folder: Path, source_folders: Mapping[tuple[str, str], Path]) -> None:
         index = json.loads((folder / SOURCES).read_text())
         self.sequence_length: int = index["sequence_length"]
@@ -64,16 +61,21 @@ class MixtureSequences:
     def __len__(self) -> int:
         return self.num_tokens // self.sequence_length
 
-    def sequence(self, index: int) -> tuple[Ints, Ints]:
-        """Token ids and labels [sequence_length]; labels are the ids."""
+    def sequence(self, index: int) -> TrainingSequence:
+        """One sequence; labels are the ids."""
         ids = np.empty(self.sequence_length, dtype=np.int64)
-        filled = 0
+        filled, starts = 0, []
         for source, row, begin, count in self._pieces(index):
             rows = self._tokens(source)
             first = rows.offsets[row] + begin
             ids[filled : filled + count] = rows.tokens[first : first + count]
+            starts.append(filled)
             filled += count
-        return ids, ids.copy()
+        return TrainingSequence(ids, ids.copy(), np.array(starts, dtype=np.int64))
+
+    def describe(self, index: int) -> str:
+        """The documents in the sequence, and where they lie."""
+        return "; ".join(f"{piece.row_id} ({piece.asset}/{piece.partition})" for piece in self.trace(index))
 
     def trace(self, index: int) -> list[Piece]:
         """Where the tokens of a sequence come from, in order."""
@@ -118,6 +120,8 @@ class InstructionSequences:
         ValueError: a component has no responses, or no example fits.
     """
 
+    document_attention = False
+
     def __init__(self, folder: Path, components: Sequence[str], *, num_sequences: int, seed: int, sequence_length: int) -> None:
         if TUNING in components:
             raise ValueError(f"rows of '{TUNING}' have no single response; instruction tuning takes 'tuning_pairs' and 'general'")
@@ -144,21 +148,29 @@ class InstructionSequences:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def sequence(self, index: int) -> tuple[Ints, Ints]:
-        """Token ids and labels [sequence_length]; labels are the ids on responses and the EOS behind them, else -100."""
+    def sequence(self, index: int) -> TrainingSequence:
+        """One sequence; labels are the ids on responses and the EOS behind them."""
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)}")
         eos = int(self._rows.row(0)[-1])
         ids = np.full(self.sequence_length, eos, dtype=np.int64)
-        labels = np.full(self.sequence_length, IGNORED, dtype=np.int64)
-        begin = 0
+        labels = np.full(self.sequence_length, NO_LOSS, dtype=np.int64)
+        begin, starts = 0, []
         for row in self._order[self._bounds[index] : self._bounds[index + 1]]:
             example = self._rows.row(row)
             response, end = self._spans[row] + begin
             ids[begin : begin + len(example)] = example
             labels[response : end + 1] = ids[response : end + 1]
+            starts.append(begin)
             begin += len(example)
-        return ids, labels
+        if begin < self.sequence_length:
+            starts.append(begin)
+        return TrainingSequence(ids, labels, np.array(starts, dtype=np.int64))
+
+    def describe(self, index: int) -> str:
+        """The examples in the sequence."""
+        names = self._rows.column("row_id")
+        return "; ".join(names[int(row)].as_py() for row in self._order[self._bounds[index] : self._bounds[index + 1]])
 
 
 def _max_open_sources() -> int:

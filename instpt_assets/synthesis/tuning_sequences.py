@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from instpt_assets.mixture.sequences import NO_LOSS, TrainingSequence
 from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.synthesis.curriculum import repeated_spans, short_examples
 from instpt_assets.synthesis.prompt import Pair, PromptFormat
@@ -21,7 +22,6 @@ from instpt_assets.synthesis.prompt import Pair, PromptFormat
 PAD_ID = 0
 FIRST_ORDINARY_ID = 3
 """Below it lie `<pad>`, `<s>` and `</s>` of a synthesizer's own tokenizer; its markers lie behind the vocabulary."""
-NO_LOSS = -100
 
 Example = tuple[np.ndarray, np.ndarray]
 """Ids and labels of one shot, int64 [n] each."""
@@ -53,6 +53,9 @@ class TuningSequences:
         ValueError: No context of the collection, or none of the curriculum's passages, fits into a sequence with a pair, or the curriculum
             leaves none of the budget.
     """
+
+    document_attention = False
+    """An example sees those before it: the model learns to continue a pattern of pairs."""
 
     def __init__(
         self,
@@ -93,18 +96,18 @@ class TuningSequences:
     def __len__(self) -> int:
         return sum(phase.num_sequences for phase in self._phases)
 
-    def sequence(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and labels of one sequence, int64 [sequence_length]; -100 where there is no loss; labels are not shifted.
+    def sequence(self, index: int) -> TrainingSequence:
+        """One sequence, of examples of one dataset or of repeated spans.
 
         Raises:
             IndexError: `index` is not in 0 … len - 1.
         """
-        position = index
-        for phase in self._phases:
-            if 0 <= position < phase.num_sequences:
-                return self._sequence_of(phase, position)
-            position -= phase.num_sequences
-        raise IndexError(index)
+        return self._sequence_of(*self._place(index))
+
+    def describe(self, index: int) -> str:
+        """The phase that the sequence belongs to and its place there."""
+        phase, position = self._place(index)
+        return f"sequence {position} of the phase '{phase.name}'"
 
     @property
     def statistics(self) -> dict[str, Any]:
@@ -127,18 +130,31 @@ class TuningSequences:
             "prepare_seconds": round(self._seconds, 2),
         }
 
-    def _sequence_of(self, phase: Phase, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _place(self, index: int) -> tuple[Phase, int]:
+        position = index
+        for phase in self._phases:
+            if 0 <= position < phase.num_sequences:
+                return phase, position
+            position -= phase.num_sequences
+        raise IndexError(index)
+
+    def _sequence_of(self, phase: Phase, position: int) -> TrainingSequence:
         if not phase.packed:
-            return repeated_spans(self.sequence_length, FIRST_ORDINARY_ID, self._vocab_size, np.random.default_rng((self._seed, position)))
+            draws = np.random.default_rng((self._seed, position))
+            spans = repeated_spans(self.sequence_length, FIRST_ORDINARY_ID, self._vocab_size, draws)
+            return TrainingSequence(*spans, starts=np.zeros(1, dtype=np.int64))
         passed, place = divmod(position, len(phase.packed))
         order = np.random.default_rng((self._seed, 1, passed)).permutation(len(phase.packed))
         ids = np.full(self.sequence_length, PAD_ID, dtype=np.int64)
         labels = np.full(self.sequence_length, NO_LOSS, dtype=np.int64)
-        start = 0
+        start, starts = 0, []
         for part_ids, part_labels in phase.packed[order[place]]:
             ids[start : start + len(part_ids)], labels[start : start + len(part_ids)] = part_ids, part_labels
+            starts.append(start)
             start += len(part_ids)
-        return ids, labels
+        if start < self.sequence_length:
+            starts.append(start)
+        return TrainingSequence(ids, labels, np.array(starts, dtype=np.int64))
 
     def _tuning(self, collection: Path, num_tokens: int, rng: random.Random) -> tuple[tuple[Example, ...], ...]:
         table = pl.read_parquet(collection / "data-*.parquet", columns=["dataset", "split", "context", "pairs"]).filter(

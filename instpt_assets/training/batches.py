@@ -2,30 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from instpt_assets.mixture.sequences import NO_LOSS, Ints, SequenceSource, TrainingSequence
 from instpt_assets.recipe.training import Optimization
 
-NO_LOSS = -100
+__all__ = ["NO_LOSS", "MicroBatch", "Plan", "SequenceSource", "StepBatch", "TrainingSequence", "plan_steps", "read_sequence"]
+
 _CHECKED_SEQUENCES = 256
-
-Ints = npt.NDArray[np.int64]
-
-
-class SequenceSource(Protocol):
-    """Sequences in training order."""
-
-    sequence_length: int
-
-    def __len__(self) -> int: ...
-
-    def sequence(self, index: int) -> tuple[Ints, Ints]:
-        """Token ids [sequence_length] and labels [sequence_length]: not shifted, -100 where there is no loss."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,20 +45,20 @@ def plan_steps(source: SequenceSource, optimization: Optimization, *, max_positi
     return plan
 
 
-def read_sequence(source: SequenceSource, index: int, vocab_size: int) -> tuple[Ints, Ints]:
-    """Token ids and labels [sequence_length] of one sequence.
+def read_sequence(source: SequenceSource, index: int, vocab_size: int) -> TrainingSequence:
+    """One sequence.
 
     Raises:
         ValueError: a token is outside the model's vocabulary.
     """
-    ids, labels = source.sequence(index)
-    low, high = int(ids.min()), int(ids.max())
+    sequence = source.sequence(index)
+    low, high = int(sequence.ids.min()), int(sequence.ids.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(
             f"sequence {index} holds token {high if high >= vocab_size else low}, but the model's vocabulary has {vocab_size}: "
             "the data was tokenized with another tokenizer than the model's"
         )
-    return ids, labels
+    return sequence
 
 
 @dataclass(frozen=True)
@@ -85,6 +71,8 @@ class MicroBatch:
     """int64 [n]: of the flattened hidden states [rows * sequence_length], those whose next token has loss."""
     targets: torch.Tensor
     """int64 [n]: those next tokens."""
+    position_ids: torch.Tensor | None
+    """int64 [rows, sequence_length]: counted from each document's begin, if attention is confined to documents."""
 
 
 class StepBatch:
@@ -100,14 +88,22 @@ class StepBatch:
         rank: this process.
         num_processes: of so many.
         vocab_size: of the model.
+
+    Attributes:
+        indices: of the sequences that are this process's.
     """
 
     def __init__(self, source: SequenceSource, first: int, count: int, *, rank: int, num_processes: int, vocab_size: int) -> None:
         rows = -(-count // num_processes)
         self._ids = np.zeros((rows, source.sequence_length), dtype=np.int64)
         self._labels = np.full_like(self._ids, NO_LOSS)
-        for row, index in enumerate(range(first + rank, first + count, num_processes)):
-            self._ids[row], self._labels[row] = read_sequence(source, index, vocab_size)
+        self._positions = np.tile(np.arange(source.sequence_length), (rows, 1)) if source.document_attention else None
+        self.indices = range(first + rank, first + count, num_processes)
+        for row, index in enumerate(self.indices):
+            self._ids[row], self._labels[row], starts = read_sequence(source, index, vocab_size)
+            if self._positions is not None:
+                self._labels[row, starts] = NO_LOSS  # nothing that it sees tells a document's first token
+                self._positions[row] -= _last_start(starts, source.sequence_length)
 
     @property
     def num_loss_tokens(self) -> int:
@@ -118,9 +114,15 @@ class StepBatch:
         """Passes of at most `max_tokens` tokens, but at least one sequence, of nearly equal size."""
         rows, length = self._ids.shape
         count = -(-rows // max(1, max_tokens // length))
-        for ids, labels in zip(np.array_split(self._ids, count), np.array_split(self._labels, count), strict=True):
+        for part in np.array_split(np.arange(rows), count):
+            labels = self._labels[part]
             following = np.full_like(labels, NO_LOSS)
             following[:, :-1] = labels[:, 1:]
             positions = np.flatnonzero(following != NO_LOSS)
-            arrays = (ids, positions, following.ravel()[positions])
-            yield MicroBatch(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+            arrays = (self._ids[part], positions, following.ravel()[positions], None if self._positions is None else self._positions[part])
+            yield MicroBatch(*(None if array is None else torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+
+
+def _last_start(starts: Ints, length: int) -> Ints:
+    """Of each position of a sequence [length], where its document begins."""
+    return np.repeat(starts, np.diff(starts, append=length))

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from instpt_assets.mixture.arrays import Row, RowWriter
-from instpt_assets.mixture.dataset import IGNORED, InstructionSequences
+from instpt_assets.mixture.dataset import InstructionSequences
+from instpt_assets.mixture.sequences import NO_LOSS
 
 EOS, LENGTH = 0, 32
 
@@ -36,7 +37,7 @@ def test_examples_stand_whole_and_only_responses_with_their_eos_have_labels(fold
     source = sequences(folder)
     seen: Counter[int] = Counter()
     for index in range(len(source)):
-        ids, labels = source.sequence(index)
+        ids, labels, _ = source.sequence(index)
         assert ids.shape == labels.shape == (LENGTH,)
         assert ids.dtype == labels.dtype == np.int64
         place = 0
@@ -45,11 +46,11 @@ def test_examples_stand_whole_and_only_responses_with_their_eos_have_labels(fold
             size = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: 12, 7: 16, 8: 20, 9: 4}[value]
             quarter = size // 4
             assert ids[place : place + size + 1].tolist() == [value] * size + [EOS]
-            assert labels[place : place + size + 1].tolist() == [IGNORED] * (size - quarter) + [value] * quarter + [EOS]
+            assert labels[place : place + size + 1].tolist() == [NO_LOSS] * (size - quarter) + [value] * quarter + [EOS]
             seen[value] += 1
             place += size + 1
         assert (ids[place:] == EOS).all()
-        assert (labels[place:] == IGNORED).all()
+        assert (labels[place:] == NO_LOSS).all()
     assert seen.total() == source.statistics["num_packed"]
     assert source.statistics["num_too_long"] == 1
     assert source.statistics["num_examples"] == len(seen) == 9
@@ -59,8 +60,8 @@ def test_examples_stand_whole_and_only_responses_with_their_eos_have_labels(fold
 def test_statistics_count_labels_and_padding(folder: Path) -> None:
     source = sequences(folder)
     drawn = [source.sequence(index) for index in range(len(source))]
-    assert source.statistics["num_response_tokens"] == sum(int((labels != IGNORED).sum()) for _, labels in drawn)
-    padding = sum(LENGTH - int((ids != EOS).sum()) for ids, _ in drawn) - source.statistics["num_packed"]
+    assert source.statistics["num_response_tokens"] == sum(int((labels != NO_LOSS).sum()) for _, labels, _ in drawn)
+    padding = sum(LENGTH - int((ids != EOS).sum()) for ids, _, _ in drawn) - source.statistics["num_packed"]
     assert source.statistics["padding_fraction"] == pytest.approx(padding / (len(source) * LENGTH))
 
 

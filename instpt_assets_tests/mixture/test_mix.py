@@ -111,7 +111,7 @@ def test_no_token_is_read(raw: dict[str, Path], augmented: dict[str, Path], inst
 
 def test_the_loss_is_on_all_tokens(raw: dict[str, Path], tmp_path: Path) -> None:
     build(tmp_path / "out", [corpus()], raw)
-    ids, labels = MixtureSequences(tmp_path / "out", folders(raw)).sequence(7)
+    ids, labels, _ = MixtureSequences(tmp_path / "out", folders(raw)).sequence(7)
     assert ids.dtype == labels.dtype == np.int64
     assert ids.shape == (LENGTH,)
     assert np.array_equal(ids, labels)

@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from instpt_assets.mixture.sequences import NO_LOSS
 from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.synthesis.curriculum import random_continuations, repeated_spans, short_examples
 from instpt_assets.synthesis.prompt import MARKERS, Pair, PromptFormat
 from instpt_assets.synthesis.tuning_collection import EXAMPLES
-from instpt_assets.synthesis.tuning_sequences import NO_LOSS, TuningSequences
+from instpt_assets.synthesis.tuning_sequences import TuningSequences
 
 TEXT = (
     "The parser reads the file and returns a list of rows. The reader must be closed after the last row is read by the caller. "
@@ -104,7 +105,7 @@ def test_phases_follow_one_another_within_the_budget(tmp_path, prompt):
 def test_only_pairs_carry_loss_and_examples_stay_within_one_dataset(tmp_path, prompt):
     source = sequences(write_collection(tmp_path), prompt, curriculum=None)
     for i in range(len(source)):
-        ids, labels = source.sequence(i)
+        ids, labels, _ = source.sequence(i)
         assert ids.shape == labels.shape == (1024,)
         learned = prompt.decode(labels[labels != NO_LOSS].tolist())
         assert "context" not in learned
@@ -114,7 +115,7 @@ def test_only_pairs_carry_loss_and_examples_stay_within_one_dataset(tmp_path, pr
 
 
 def test_sequences_hold_exactly_what_the_prompt_encodes(tmp_path, prompt):
-    ids, _ = sequences(write_collection(tmp_path), prompt, curriculum=None).sequence(0)
+    ids, *_ = sequences(write_collection(tmp_path), prompt, curriculum=None).sequence(0)
     shots = [
         prompt.encode_context(f"{dataset} context {i}") + prompt.encode_pairs([Pair(f"Which {dataset} number?", str(i))])
         for dataset in ("first", "second")
@@ -137,8 +138,8 @@ def test_held_out_contexts_never_appear(tmp_path, prompt):
 def test_the_same_arguments_give_the_same_sequences(tmp_path, prompt):
     write_collection(tmp_path)
     one, two, other = (sequences(tmp_path, prompt, seed=seed) for seed in (0, 0, 1))
-    assert all(np.array_equal(one.sequence(i), two.sequence(i)) for i in range(len(one)))
-    assert any(not np.array_equal(one.sequence(i), other.sequence(i)) for i in range(len(one)))
+    assert all(np.array_equal(one.sequence(i).ids, two.sequence(i).ids) for i in range(len(one)))
+    assert any(not np.array_equal(one.sequence(i).ids, other.sequence(i).ids) for i in range(len(one)))
 
 
 def test_examples_that_fit_nowhere_are_counted_and_none_at_all_is_an_error(tmp_path, prompt):
@@ -155,5 +156,5 @@ def test_a_curriculum_that_takes_the_whole_budget_is_an_error(tmp_path, prompt):
 
 def test_training_sequences_are_as_they_were(tmp_path, prompt, golden):
     source = sequences(write_collection(tmp_path), prompt)
-    ids = np.stack([np.stack(source.sequence(index)) for index in range(len(source))])
+    ids = np.stack([np.stack(source.sequence(index)[:2]) for index in range(len(source))])
     golden("synthesizer_sequences", hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()[:16])

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from instpt_assets.mixture.sequences import TrainingSequence
 from instpt_assets.recipe.training import ModelShape, Optimization
 
 VOCAB_SIZE = 64
@@ -16,6 +17,7 @@ class CountingSource:
     """Runs of consecutive tokens; loss on all tokens but the first `unlearned` ones."""
 
     sequence_length = LENGTH
+    document_attention = False
 
     def __init__(self, num_sequences: int = 64, unlearned: int = 0) -> None:
         self.num_sequences, self.unlearned = num_sequences, unlearned
@@ -23,13 +25,16 @@ class CountingSource:
     def __len__(self) -> int:
         return self.num_sequences
 
-    def sequence(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def sequence(self, index: int) -> TrainingSequence:
         start = int(np.random.default_rng(index).integers(3, VOCAB_SIZE))
         ids = 3 + (start + np.arange(LENGTH, dtype=np.int64)) % (VOCAB_SIZE - 3)
         labels = ids.copy()
         # Sequences differ in how many tokens they learn from, so that a mean of means would show.
         labels[: self.unlearned * (index % 3)] = -100
-        return ids, labels
+        return TrainingSequence(ids, labels, np.zeros(1, dtype=np.int64))
+
+    def describe(self, index: int) -> str:
+        return f"count {index}"
 
 
 def optimization(**changes: Any) -> Optimization:
