@@ -127,6 +127,11 @@ class Recipe(Part):
                 )
         if self.instruction_tuning is not None and self.general_instructions is None and self.tuning is None:
             problems.append("instruction_tuning needs general_instructions or tuning")
+        sections = {"general": self.general_instructions, "tuning_pairs": self.tuning}
+        for component in (self.instruction_tuning.components if self.instruction_tuning else None) or ():
+            if sections[component] is None:
+                needed = "general_instructions" if component == "general" else "tuning"
+                problems.append(f"instruction_tuning.components: '{component}' needs the section {needed}")
         if not isinstance(model, ModelShape) and self.tokenizer.model is None:
             problems.append("a base model (pretraining.model) needs its own tokenizer: give tokenizer.model")
         if problems:

@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import LATER, Part
+from instpt_assets.recipe.lora import Lora
 from instpt_assets.recipe.sources import Source
-from instpt_assets.recipe.training import Model, ModelShape, Optimization
+from instpt_assets.recipe.training import Model, ModelShape, Optimization, check_adapted
 from instpt_assets.recipe.wired_start import wired_start_problem
 from instpt_assets.recipe.writers import ImportedWriter, RuleBasedWriter, SynthesizerWriter, Writer
 
@@ -59,6 +60,13 @@ class Synthesizer(Part):
     """Tokens a training sequence; one-shot examples of one dataset are concatenated up to it."""
     optimization: Optimization
     """Steps and optimizer."""
+    lora: Annotated[Lora | None, LATER] = None
+    """Train adapters on the base model in place of all its weights: what fits a model of 7 billion parameters on one GPU. A base model reads the markers as ordinary text, so no embedding is new."""
+
+    @model_validator(mode="after")
+    def _adapted(self) -> Self:
+        check_adapted(self.lora, self.model)
+        return self
 
     @model_validator(mode="after")
     def _from_scratch(self) -> Self:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from instpt_assets.recipe.base import LATER, Part
+from instpt_assets.recipe.lora import Lora
 
 
 class ModelShape(Part):
@@ -174,15 +175,32 @@ class Pretraining(Part):
     """Steps and optimizer."""
     checkpoint_steps: Annotated[tuple[PositiveInt, ...], LATER] = ()
     """Steps, ascending, after which a checkpoint is kept and scored beside the last."""
+    lora: Annotated[Lora | None, LATER] = None
+    """Train adapters on the base model in place of all its weights."""
 
     @model_validator(mode="after")
     def _checkpoint_steps(self) -> Self:
-        steps, last = self.checkpoint_steps, self.optimization.num_steps
-        if any(following <= step for step, following in pairwise((*steps, last))):
-            raise ValueError(
-                f"checkpoint_steps {list(steps)} must ascend and end before the last step, {last} (token_budget / batch_tokens)"
-            )
+        _check_steps(self.checkpoint_steps, self.optimization)
         return self
+
+    @model_validator(mode="after")
+    def _adapted(self) -> Self:
+        check_adapted(self.lora, self.model)
+        return self
+
+
+def check_adapted(lora: Lora | None, model: ModelShape | str) -> None:
+    """Refuse adapters on a model from scratch, of which nothing but noise would stay."""
+    if lora is not None and isinstance(model, ModelShape):
+        raise ValueError(
+            "lora adapts a base model, but model is a shape that is trained from scratch: name a base model, or leave lora out"
+        )
+
+
+def _check_steps(steps: tuple[int, ...], optimization: Optimization) -> None:
+    last = optimization.num_steps
+    if any(following <= step for step, following in pairwise((*steps, last))):
+        raise ValueError(f"checkpoint_steps {list(steps)} must ascend and end before the last step, {last} (token_budget / batch_tokens)")
 
 
 class InstructionTuning(Part):
@@ -192,3 +210,14 @@ class InstructionTuning(Part):
     """Tokens a training sequence."""
     optimization: Optimization
     """Steps and optimizer."""
+    components: Annotated[tuple[Literal["general", "tuning_pairs"], ...] | None, LATER] = Field(default=None, min_length=1)
+    """Which instructions: the recipe's `general_instructions`, or the pairs of the tuning collection, each behind its context; by default the general ones, and the pairs only where the recipe has none."""
+    checkpoint_steps: Annotated[tuple[PositiveInt, ...], LATER] = ()
+    """Steps, ascending, after which a checkpoint is kept and scored beside the last: the report then draws the scores over the steps, from the pre-trained model at step 0 on."""
+    lora: Annotated[Lora | None, LATER] = None
+    """Train adapters on the pre-trained model in place of all its weights."""
+
+    @model_validator(mode="after")
+    def _checkpoint_steps(self) -> Self:
+        _check_steps(self.checkpoint_steps, self.optimization)
+        return self
