@@ -175,6 +175,10 @@ class Pretraining(Part):
     """Steps and optimizer."""
     checkpoint_steps: Annotated[tuple[PositiveInt, ...], LATER] = ()
     """Steps, ascending, after which a checkpoint is kept and scored beside the last."""
+    packing: Annotated[Literal["concatenate", "best_fit"], LATER] = "concatenate"
+    """How documents become sequences: one behind the other, cut where a sequence ends (the paper's); or packed so that only those longer than a sequence are cut, and the room that is left is padding."""
+    document_attention: Annotated[bool, LATER] = False
+    """Whether a token sees its own document only, and positions start anew in each; else whatever stands before it in the sequence."""
     lora: Annotated[Lora | None, LATER] = None
     """Train adapters on the base model in place of all its weights."""
 
@@ -210,6 +214,8 @@ class InstructionTuning(Part):
     """Tokens a training sequence."""
     optimization: Optimization
     """Steps and optimizer."""
+    document_attention: Annotated[bool, LATER] = False
+    """Whether a token sees its own example only, and positions start anew in each; else the examples before it in the sequence too."""
     components: Annotated[tuple[Literal["general", "tuning_pairs"], ...] | None, LATER] = Field(default=None, min_length=1)
     """Which instructions: the recipe's `general_instructions`, or the pairs of the tuning collection, each behind its context; by default the general ones, and the pairs only where the recipe has none."""
     checkpoint_steps: Annotated[tuple[PositiveInt, ...], LATER] = ()
