@@ -53,10 +53,20 @@ class TrainingExecution(Part):
     """Processes on this machine, through torchrun and FSDP2 where more than one."""
     micro_batch_tokens: int = Field(default=8192, ge=64)
     """Tokens of one forward and backward pass of a process; the rest of the batch is accumulated."""
+    attention: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"
+    """How attention is computed: torch's fused kernels, plain matrix products, torch's flexible kernels (GPUs only; with attention confined to documents they skip what is masked), or the package flash-attn (GPUs only)."""
     compile: bool = False
-    """Whether torch.compile compiles the model: a slow start, faster steps."""
+    """Whether torch.compile compiles the layers: a slow start, faster steps. Needs a C++ compiler on the CPU."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass to save memory."""
+    """Recompute activations in the backward pass to save memory: about a third more computation."""
+    liger: bool = False
+    """Whether norms, feed-forwards, rotary embeddings and the loss run in the kernels of the package liger-kernel (GPUs only)."""
+    loss_chunk_tokens: int | None = Field(default=None, ge=1)
+    """Tokens whose logits stand in memory at once; by default as many as take 256 MiB."""
+    reshard_after_forward: bool | None = None
+    """Whether a layer's gathered weights are freed between its forward and backward pass: less memory, more traffic. By default where there are several processes."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """What one device computes at most, in TFLOP/s of the recipe's dtype without sparsity, for the share of it that a training reaches (MFU); known by itself for common GPUs."""
 
 
 class EvaluationExecution(Part):
