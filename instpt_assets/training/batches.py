@@ -23,6 +23,10 @@ class Plan:
     step_sequences: int
     """Sequences a step, over all processes."""
 
+    def sequences(self, step: int) -> range:
+        """Indices of a step's sequences (steps count from 0)."""
+        return range(step * self.step_sequences, (step + 1) * self.step_sequences)
+
 
 def plan_steps(source: SequenceSource, optimization: Optimization, *, max_positions: int, vocab_size: int) -> Plan:
     """Check the data against budget and model before the first step.

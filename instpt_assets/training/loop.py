@@ -2,7 +2,8 @@
 
 Recipe decides what comes out (steps, learning rates, data order, dtype); execution decides how a step is computed (processes,
 micro-batches) and changes results by rounding only. With the same threads and processes on the CPU, a training gives the same
-bytes every time, killed and resumed or not.
+bytes every time, killed and resumed or not. So nothing that a step needs is hidden: its data and its learning rate follow from its number,
+and its random numbers (dropout) from the seed, its number and the process, so that there is no random state to be lost.
 """
 
 import hashlib
@@ -11,35 +12,28 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch import nn
 from transformers import PreTrainedModel
 
-from instpt_assets.errors import UserError
+from instpt_assets.mixture.sequences import SequenceSource
 from instpt_assets.recipe.execution import Device, TrainingExecution
 from instpt_assets.recipe.training import Optimization
-from instpt_assets.training.batches import SequenceSource, StepBatch, plan_steps
+from instpt_assets.training.batches import StepBatch, plan_steps
 from instpt_assets.training.distributed import join_processes, shard, summed
-from instpt_assets.training.log import LogLine, write_log
-from instpt_assets.training.model import describe, write_checkpoint
-from instpt_assets.training.optimizer import build_optimizer, learning_rate
-from instpt_assets.training.state import load_state, release, save_state, seal, write_aside
-
-Progress = Callable[[Mapping[str, Any]], None]
-
-PROGRESS_SECONDS = 10.0
-_SAVING_SHARE = 0.05  # at most so much of the time goes into saving state
-
-
-class Diverged(UserError):
-    """Loss or gradients are no longer finite."""
+from instpt_assets.training.guards import Diverged, divergence
+from instpt_assets.training.keeper import Keeper
+from instpt_assets.training.log import LogLine
+from instpt_assets.training.model import describe
+from instpt_assets.training.monitor import Monitor, Progress
+from instpt_assets.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from instpt_assets.training.prefetch import batches
 
 
 def train(
@@ -50,6 +44,7 @@ def train(
     *,
     out: Path,
     device: Device = "cpu",
+    seed: int = 0,
     tokenizer: Path | None = None,
     checkpoint_steps: Sequence[int] = (),
     state_folder: Path | None = None,
@@ -68,82 +63,73 @@ def train(
         execution: how a step is computed.
         out: where the files go.
         device: where the model is trained.
+        seed: of the random numbers that a step draws.
         tokenizer: a tokenizer folder whose files go into the checkpoints.
         checkpoint_steps: steps after which a checkpoint is kept.
         state_folder: where the state is saved every `save_seconds` and on SIGTERM, and found again; None: nowhere.
         save_seconds: least time between two states.
-        progress: told step, num_steps, loss, learning_rate, tokens_per_second and seconds_left every few seconds.
+        progress: told the figures of the last step every few seconds (`Monitor`).
 
     Returns:
-        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, num_parameters, vocab_size, num_processes, resumed_from_step,
-        tokens_per_second, training_seconds.
+        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, num_parameters, vocab_size, num_processes, resumed_from_step, and
+        those of the monitor.
 
     Raises:
         ValueError: data, budget and model do not fit together (`plan_steps`).
         Diverged: loss or gradients are not finite.
     """
-    plan = plan_steps(source, optimization, max_positions=model.config.max_position_embeddings, vocab_size=model.config.vocab_size)
+    # Start
+    vocab_size = model.config.vocab_size
+    plan = plan_steps(source, optimization, max_positions=model.config.max_position_embeddings, vocab_size=vocab_size)
     mesh = join_processes(device)
     rank, num_processes = dist.get_rank(), dist.get_world_size()
     dtype = getattr(torch, optimization.dtype)
     module = shard(model, mesh, dtype, execution)
     optimizer = build_optimizer(model.parameters(), optimization)
-
-    lines: list[LogLine] = []
-    notes = {"fingerprint": _fingerprint(model, source, optimization)}
-    if state_folder is not None:
-        loaded = load_state(state_folder, model, optimizer, fingerprint=notes["fingerprint"], checkpoint_steps=checkpoint_steps)
-        lines = [LogLine(**line) for line in loaded["log"]] if loaded else []
+    keeper = Keeper(
+        model=model,
+        optimizer=optimizer,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        out=out,
+        checkpoint_steps=checkpoint_steps,
+        state_folder=state_folder,
+        save_seconds=save_seconds,
+        fingerprint=_fingerprint(model, source, optimization, seed),
+    )
+    lines = keeper.resume()
     resumed_from = len(lines)
-    started = told = saved = time.monotonic()
-    save_every = save_seconds
+    monitor = Monitor(progress, num_steps=plan.num_steps, batch_tokens=optimization.batch_tokens, first=rank == 0)
+    prepared = batches(source, plan, resumed_from, rank=rank, num_processes=num_processes, vocab_size=vocab_size)
 
-    with _termination() as terminated:
+    with _termination() as terminated, monitor, closing(prepared):
         for step in range(resumed_from, plan.num_steps):
-            first = step * plan.step_sequences
-            batch = StepBatch(
-                source, first, plan.step_sequences, rank=rank, num_processes=num_processes, vocab_size=model.config.vocab_size
-            )
-            save_due = rank == 0 and time.monotonic() - saved >= save_every
-            loss_tokens, saving, ending = summed([batch.num_loss_tokens, save_due, terminated.is_set()], device)
-
-            loss_sum = torch.zeros((), dtype=torch.float32, device=device)
-            for micro_batch in batch.micro_batches(execution.micro_batch_tokens, device):
-                loss = module(micro_batch)
-                # FSDP averages over processes; the mean is over the tokens of all of them.
-                (loss * (num_processes / max(1.0, loss_tokens))).backward()
-                loss_sum += loss.detach()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optimization.clip_norm).full_tensor().item()
-            loss_value = summed([loss_sum.item()], device)[0] / max(1.0, loss_tokens)
-            if not (math.isfinite(loss_value) and math.isfinite(norm)):
-                raise Diverged(_divergence(step + 1, loss_value, norm, resumed_from, checkpoint_steps, state_folder))
+            # Step
+            begun = time.monotonic()
+            batch = next(prepared)
+            waited = time.monotonic() - begun
+            loss_tokens, saving, ending = summed([batch.num_loss_tokens, keeper.is_due(), terminated.is_set()], device)
             rate = learning_rate(step, optimization)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(optimizer, rate)
+            _seed(seed, step, rank)
+            loss, norm = _backward(module, batch, loss_tokens, optimization.clip_norm, execution, device)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                what, last_good = f"step {step + 1}: loss {loss}, gradient norm {norm}", keeper.last_good(step + 1)
+                raise Diverged(
+                    divergence(module, source, plan.sequences(step), vocab_size=vocab_size, what=what, last_good=last_good, device=device)
+                )
             optimizer.step()
             optimizer.zero_grad()
-            lines.append(LogLine(step + 1, loss_value, rate, norm, (step + 1) * optimization.batch_tokens, int(loss_tokens)))
 
-            if step + 1 in checkpoint_steps:
-                _keep_checkpoint(model, dtype, tokenizer, f"checkpoint-{step + 1}", state_folder or out, sealed=state_folder is not None)
-            if state_folder is not None and (saving or ending):
-                begun = time.monotonic()
-                save_state(state_folder, step + 1, model, optimizer, {**notes, "log": [asdict(line) for line in lines]})
-                saved = time.monotonic()
-                save_every = max(save_seconds, (saved - begun) / _SAVING_SHARE)
+            # Between steps
+            lines.append(LogLine(step + 1, loss, rate, norm, (step + 1) * optimization.batch_tokens, int(loss_tokens)))
+            monitor.record(lines[-1], seconds=time.monotonic() - begun, waited=waited)
+            keeper.after_step(lines, save=bool(saving or ending))
             if ending:
                 raise SystemExit(128 + signal.SIGTERM)
-            if rank == 0 and (time.monotonic() - told >= PROGRESS_SECONDS or step + 1 == plan.num_steps):
-                told = time.monotonic()
-                progress(_message(lines, plan.num_steps, optimization.batch_tokens, (told - started) / (step + 1 - resumed_from)))
 
-    _keep_checkpoint(model, dtype, tokenizer, "checkpoint", out, sealed=False)
-    if rank == 0:
-        if state_folder is not None:
-            for kept in checkpoint_steps:
-                release(state_folder / f"checkpoint-{kept}", out / f"checkpoint-{kept}")
-        write_log(lines, out)
-    seconds = time.monotonic() - started
+    # End
+    keeper.finish(lines)
     return {
         "steps": plan.num_steps,
         "tokens": plan.num_steps * optimization.batch_tokens,
@@ -153,47 +139,34 @@ def train(
         **describe(model),
         "num_processes": num_processes,
         "resumed_from_step": resumed_from,
-        "tokens_per_second": round((plan.num_steps - resumed_from) * optimization.batch_tokens / seconds, 1),
-        "training_seconds": round(seconds, 2),
+        **monitor.finish(),
     }
 
 
-def _keep_checkpoint(model: PreTrainedModel, dtype: torch.dtype, tokenizer: Path | None, name: str, folder: Path, *, sealed: bool) -> None:
-    """Gather the weights and write them on rank 0, sealed where a resumed training must be able to trust them."""
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if dist.get_rank() == 0:
-        target = write_aside(folder) if sealed else folder / name
-        write_checkpoint(model, weights, dtype=dtype, tokenizer=tokenizer, folder=target)
-        if sealed:
-            seal(target, folder / name)
-    dist.barrier()
+def _backward(
+    module: nn.Module, batch: StepBatch, loss_tokens: float, clip_norm: float, execution: TrainingExecution, device: Device
+) -> tuple[float, float]:
+    """Gradients of the mean loss over a step's tokens with loss, clipped, accumulated over micro-batches; that mean, and their norm before."""
+    loss_sum = torch.zeros((), dtype=torch.float32, device=device)
+    for micro_batch in batch.micro_batches(execution.micro_batch_tokens, device):
+        loss = module(micro_batch)
+        # FSDP averages over processes; the mean is over the tokens of all of them.
+        (loss * (dist.get_world_size() / max(1.0, loss_tokens))).backward()
+        loss_sum += loss.detach()
+    norm = nn.utils.clip_grad_norm_(module.parameters(), clip_norm).full_tensor().item()
+    return summed([loss_sum.item()], device)[0] / max(1.0, loss_tokens), norm
 
 
-def _message(lines: Sequence[LogLine], num_steps: int, batch_tokens: int, seconds_a_step: float) -> dict[str, Any]:
-    last = lines[-1]
-    return {
-        "kind": "progress",
-        "step": last.step,
-        "num_steps": num_steps,
-        "loss": round(last.loss, 4),
-        "learning_rate": last.learning_rate,
-        "tokens_per_second": round(batch_tokens / seconds_a_step, 1),
-        "seconds_left": round((num_steps - last.step) * seconds_a_step, 1),
-    }
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Begin a step's random numbers, which follow from nothing else."""
+    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-def _divergence(step: int, loss: float, norm: float, resumed_from: int, checkpoint_steps: Sequence[int], state_folder: Path | None) -> str:
-    kept = [kept for kept in checkpoint_steps if kept < step]
-    good = f"the last good checkpoint is checkpoint-{kept[-1]}" if kept else "no checkpoint was due before it"
-    if state_folder is not None and (kept or resumed_from):
-        good += f" (in {state_folder})"
-    return f"step {step}: loss {loss}, gradient norm {norm}; {good}. Lower learning_rate or raise warmup_steps"
-
-
-def _fingerprint(model: PreTrainedModel, source: SequenceSource, optimization: Optimization) -> str:
+def _fingerprint(model: PreTrainedModel, source: SequenceSource, optimization: Optimization, seed: int) -> str:
     """What a saved state must have been trained with to be continued."""
     shapes = {name: list(weight.shape) for name, weight in model.named_parameters()}
-    made_of = [optimization.hashed(), source.sequence_length, len(source), shapes]
+    made_of = [optimization.hashed(), source.sequence_length, len(source), seed, shapes]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 

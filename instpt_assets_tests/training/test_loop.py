@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from instpt_assets.training.batches import StepBatch
 from instpt_assets.training.log import read_log
-from instpt_assets.training.loop import Diverged
+from instpt_assets.training.guards import Diverged
 from instpt_assets.training.model import build_model
 from instpt_assets.training.optimizer import build_optimizer, learning_rate
 from instpt_assets_tests.training.tiny import LENGTH, SHAPE, VOCAB_SIZE, CountingSource, contents, optimization

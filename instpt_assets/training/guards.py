@@ -1,0 +1,59 @@
+"""What stops a training, told so that a person knows what to look at."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from instpt_assets.errors import UserError
+from instpt_assets.mixture.sequences import SequenceSource
+from instpt_assets.recipe.execution import Device
+from instpt_assets.training.batches import StepBatch
+
+_NAMED = 5
+"""Sequences that a message names."""
+
+
+class Diverged(UserError):
+    """Loss or gradients are no longer finite."""
+
+
+@torch.no_grad()
+def divergence(
+    module: nn.Module, source: SequenceSource, sequences: range, *, vocab_size: int, what: str, last_good: str, device: Device
+) -> str:
+    """What is known about a step without a finite loss or gradient. All processes call it.
+
+    Its sequences are computed once more, one by one, to tell those that it comes from.
+
+    Args:
+        module: of `shard`: the summed loss of a micro-batch.
+        source: describes the sequences.
+        sequences: indices of the step's.
+        vocab_size: of the model.
+        what: the step and its figures, in words.
+        last_good: what was kept before it, in words.
+        device: where the model is.
+    """
+    rank, num_processes = dist.get_rank(), dist.get_world_size()
+    batch = StepBatch(source, sequences.start, len(sequences), rank=rank, num_processes=num_processes, vocab_size=vocab_size)
+    losses = [module(row).item() for row in batch.micro_batches(1, device)]
+    # A share that has fewer sequences than others is filled up.
+    own = list(zip(sequences[rank::num_processes], losses, strict=False))
+    shares: list[list[tuple[int, float]]] = [[] for _ in range(num_processes)]
+    dist.all_gather_object(shares, own)
+    by_index = dict(sorted(pair for share in shares for pair in share))
+    bad = [index for index, value in by_index.items() if not torch.tensor(value).isfinite()]
+    if not bad:
+        cause = f"each of its {len(by_index)} sequences alone has a finite loss: {_named(source, list(by_index))}"
+    elif len(bad) == len(by_index):
+        cause = f"so has each of its {len(bad)} sequences alone, so the weights themselves are broken: {_named(source, bad)}"
+    else:
+        cause = f"it comes from {len(bad)} of its {len(by_index)} sequences: {_named(source, bad)}"
+    return f"{what}; {cause}; {last_good}. Lower learning_rate or raise warmup_steps; if single documents are named, look at their text"
+
+
+def _named(source: SequenceSource, indices: Sequence[int]) -> str:
+    named = "; ".join(f"sequence {index} ({source.describe(index)})" for index in indices[:_NAMED])
+    return named + (f"; and {len(indices) - _NAMED} more up to sequence {indices[-1]}" if len(indices) > _NAMED else "")
