@@ -81,9 +81,14 @@ def batched(rows: Iterable[dict[str, Any]], *, characters: int, most_rows: int) 
 
 
 def read_rows(tables: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a table in parts, in order, in bounded memory; see `read_batches`."""
+    for batch in read_batches(tables, columns):
+        yield from batch.to_pylist()
+
+
+def read_batches(tables: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a table in parts, in order, in bounded memory: one row group at a time, which `TableWriter` keeps small."""
     for path in tables:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):  # a batch over several groups would hold that many rows, however long they are
-                for batch in file.iter_batches(batch_size=_GROUP_ROWS, row_groups=[group], columns=list(columns)):
-                    yield from batch.to_pylist()
+                yield from file.iter_batches(batch_size=_GROUP_ROWS, row_groups=[group], columns=list(columns))

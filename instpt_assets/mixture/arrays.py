@@ -4,8 +4,8 @@
 `offsets.npy` (int64, rows + 1) says where rows begin; `data-00000.parquet` has a line a row, in the same order.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 TOKENS, OFFSETS, TABLE = "tokens.npy", "offsets.npy", "data-00000.parquet"
@@ -49,9 +50,9 @@ class ArrayWriter:
 
     def append(self, values: npt.ArrayLike) -> None:
         """Write values behind those already there; their type and width must fit the array's."""
-        array = np.asarray(values, dtype=self._dtype).reshape(-1, *self._inner)
-        self._file.write(array.tobytes())
-        self.length += len(array)
+        pieces = np.ascontiguousarray(values, dtype=self._dtype).reshape(-1, *self._inner)
+        self._file.write(pieces.data)
+        self.length += len(pieces)
 
     def close(self) -> None:
         """Write the final length into the header and close the file."""
@@ -65,37 +66,27 @@ class ArrayWriter:
         return self._file.tell()
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row to be written: its text's ids without EOS, and what names it."""
-
-    row_id: str
-    document_ids: Sequence[str]
-    ids: Sequence[int]
-    num_bytes: int
-    extra: tuple[Any, ...] = ()
-    """Values of the table's further columns."""
-
-
 class RowWriter:
-    """Writes `tokens.npy`, `offsets.npy` and `data-00000.parquet` row by row; memory does not grow with the rows.
+    """Writes `tokens.npy`, `offsets.npy` and `data-00000.parquet`, many rows at a time; memory does not grow with the rows.
 
     Args:
         out: the artifact's folder.
         vocab_size: decides the type of the ids.
         eos_id: ends every row.
-        columns: further columns of the table, their values given by `Row.extra`.
+        columns: further columns of the table.
     """
 
     def __init__(self, out: Path, *, vocab_size: int, eos_id: int, columns: Sequence[pa.Field] = ()) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self._eos_id = eos_id
+        self._type_code = "H" if token_dtype(vocab_size) == np.uint16 else "I"
         self._tokens = ArrayWriter(out / TOKENS, token_dtype(vocab_size))
         self._offsets = ArrayWriter(out / OFFSETS, np.int64)
         self._offsets.append([0])
         self._schema = pa.schema([*ROW_SCHEMA, *columns])
         self._table = pq.ParquetWriter(out / TABLE, self._schema, compression="zstd")
-        self._pending: list[Row] = []
+        self._pending: list[pa.Table] = []
+        self._num_pending = 0
         self.num_rows = 0
         self.num_bytes = 0
 
@@ -104,32 +95,54 @@ class RowWriter:
         """Tokens written so far, each row's EOS included."""
         return self._tokens.length
 
-    def append(self, row: Row) -> None:
-        """Write one row."""
-        self._tokens.append([*row.ids, self._eos_id])
-        self._offsets.append([self._tokens.length])
-        self._pending.append(row)
-        self.num_rows += 1
-        self.num_bytes += row.num_bytes
-        if len(self._pending) == _ROWS_A_GROUP:
-            self._flush()
+    def flatten(self, ids: Iterable[list[int]]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Rows' ids one behind the other, each row ended by EOS, and how many each then has; what `append` takes."""
+        flat, ends = array(self._type_code), [0]
+        for row in ids:
+            flat.fromlist(row)
+            flat.append(self._eos_id)
+            ends.append(len(flat))
+        return np.asarray(flat), np.diff(ends)
+
+    def append(self, flat: npt.NDArray[Any], num_tokens: npt.NDArray[np.int64], columns: Mapping[str, pa.Array | Sequence[Any]]) -> None:
+        """Write rows.
+
+        Args:
+            flat: their ids, of `flatten`.
+            num_tokens: [rows], of `flatten`.
+            columns: [rows] each: the values of the other columns of the table.
+        """
+        self._offsets.append(self._tokens.length + np.cumsum(num_tokens))
+        self._tokens.append(flat)
+        values = {**columns, "num_tokens": num_tokens}
+        rows = pa.table([_typed(values[field.name], field.type) for field in self._schema], schema=self._schema)
+        self.num_rows += rows.num_rows
+        self.num_bytes += pc.sum(rows["num_bytes"]).as_py() or 0
+        self._pending.append(rows)
+        self._num_pending += rows.num_rows
+        # Groups of equal size, so that the file does not depend on how many rows come at a time.
+        while self._num_pending >= _ROWS_A_GROUP:
+            self._flush(_ROWS_A_GROUP)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._pending:
-            self._flush()
+        if kind is None and self._num_pending:
+            self._flush(self._num_pending)
         self._tokens.close()
         self._offsets.close()
         self._table.close()
 
-    def _flush(self) -> None:
-        rows = [(row.row_id, list(row.document_ids), len(row.ids) + 1, row.num_bytes, *row.extra) for row in self._pending]
-        columns = list(zip(*rows, strict=True))
-        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._table.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-        self._pending.clear()
+    def _flush(self, num_rows: int) -> None:
+        pending = pa.concat_tables(self._pending)
+        self._table.write_table(pending.slice(0, num_rows).combine_chunks())
+        self._pending = [pending.slice(num_rows)]
+        self._num_pending -= num_rows
+
+
+def _typed(values: pa.Array | Sequence[Any], kind: pa.DataType) -> pa.Array:
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, type=kind)
 
 
 class TokenizedRows:

@@ -12,13 +12,13 @@ One artifact holds three components, told apart by the table's column `component
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +28,15 @@ from instpt_assets.corpus.normalizing import normalize, replace_surrogates
 from instpt_assets.corpus.records import MAX_REJECTED_CHARACTERS, Record, Rejection, read_records
 from instpt_assets.corpus.shards import list_shards
 from instpt_assets.corpus.tables import TableWriter, read_rows
-from instpt_assets.mixture.arrays import ArrayWriter, Row, RowWriter
-from instpt_assets.mixture.tokenizer import load_encoder
+from instpt_assets.mixture.arrays import ArrayWriter, RowWriter
+from instpt_assets.mixture.tokenizer import BATCH_CHARACTERS, load_encoder
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.recipe import GeneralInstructions
 from instpt_assets.recipe.synthesis import Layouts
 from instpt_assets.synthesis.prompt import Pair, answer_text, question_text
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 RESPONSE_SPANS = "response_spans.npy"
 TUNING, TUNING_PAIRS, GENERAL = "tuning", "tuning_pairs", "general"
@@ -89,13 +92,20 @@ def tokenize_instructions(
             (example for table in collection_tables for example in _tuning_pairs(table)),
             islice(_general(general, rejected), general.max_examples) if general is not None else (),
         )
-        for batch in encoder.batches(examples, lambda example: example.text, offsets=True):
-            for example, encoding in batch:
-                begin, end = (0, 0) if example.prompt is None else _response_span(encoding.offsets, len(example.prompt))
-                writer.append(Row(example.row_id, (), encoding.ids, len(example.text.encode()), extra=(example.component,)))
-                spans.append([begin, end])
-                for name, count in zip(columns, (1, len(encoding.ids) + 1, end - begin), strict=True):
-                    components[example.component][name] += count
+        for batch, encodings in encoder.encoded(_batches(examples), lambda batch: [each.text for each in batch], list, offsets=True):
+            found = [_response_span(encoding, example.prompt) for example, encoding in zip(batch, encodings, strict=True)]
+            flat, num_tokens = writer.flatten(encoding.ids for encoding in encodings)
+            rows = {
+                "row_id": [example.row_id for example in batch],
+                "document_ids": [[]] * len(batch),
+                "num_bytes": [len(example.text.encode()) for example in batch],
+                "component": [example.component for example in batch],
+            }
+            writer.append(flat, num_tokens, rows)
+            spans.append(found)
+            for example, count, (begin, end) in zip(batch, num_tokens.tolist(), found, strict=True):
+                for name, number in zip(columns, (1, count, end - begin), strict=True):
+                    components[example.component][name] += number
     if not writer.num_rows:
         raise ValueError("neither the tuning collection nor the general instructions hold an example")
     return {
@@ -152,6 +162,22 @@ def _general_example(record: Record, slug: str) -> _Example | Rejection:
     )
 
 
-def _response_span(offsets: Sequence[tuple[int, int]], prompt_characters: int) -> tuple[int, int]:
+def _batches(examples: Iterable[_Example]) -> Iterator[list[_Example]]:
+    batch: list[_Example] = []
+    held = 0
+    for example in examples:
+        batch.append(example)
+        held += len(example.text)
+        if held >= BATCH_CHARACTERS:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _response_span(encoding: "Encoding", prompt: str | None) -> tuple[int, int]:
     """Tokens that reach behind the prompt: the question and its response are encoded as one text, as a reader of the text would."""
-    return bisect_right(offsets, prompt_characters, key=lambda offset: offset[1]), len(offsets)
+    if prompt is None:
+        return 0, 0
+    offsets = encoding.offsets
+    return bisect_right(offsets, len(prompt), key=lambda offset: offset[1]), len(offsets)

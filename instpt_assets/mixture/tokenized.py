@@ -1,11 +1,14 @@
 """Tables of texts become tokenized rows: raw documents and augmented texts, a row each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from instpt_assets.mixture.tokenizer import load_encoder
+from instpt_assets.mixture.tokenizer import BATCH_CHARACTERS, load_encoder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def tokenize_table(
@@ -14,7 +17,7 @@ def tokenize_table(
     tokenizer: Path,
     id_column: str,
     documents_column: str,
-    documents: Callable[[Any], list[str]],
+    documents: Callable[["pa.Array"], "pa.Array"],
     out: Path,
 ) -> dict[str, Any]:
     """Encode the column `text` of Parquet tables, a row each, ended by EOS (layout of the files: `mixture.arrays`).
@@ -23,24 +26,26 @@ def tokenize_table(
         tables: parts of one table, in order; read as a stream.
         tokenizer: a Hugging Face folder; special tokens in the text stay text.
         id_column: names the rows.
-        documents_column: what `documents` turns into the ids of a row's documents.
-        documents: see there.
+        documents_column: what `documents` turns into the ids of the rows' documents.
+        documents: of some rows' values, a list of document ids for each.
         out: the artifact's folder.
 
     Returns:
         Statistics: num_rows, num_tokens (EOS included), num_bytes (UTF-8), bytes_per_token, vocab_size, dtype, seconds, tokens_per_second.
     """
-    from instpt_assets.corpus.tables import read_rows
-    from instpt_assets.mixture.arrays import Row, RowWriter, token_dtype
+    import pyarrow.compute as pc
+
+    from instpt_assets.mixture.arrays import RowWriter, token_dtype
 
     started = monotonic()
     encoder = load_encoder(tokenizer)
     with RowWriter(out, vocab_size=encoder.vocab_size, eos_id=encoder.eos_id) as writer:
-        rows = read_rows(tables, list(dict.fromkeys([id_column, documents_column, "text"])))
-        for batch in encoder.batches(rows, lambda row: row["text"]):
-            for row, encoding in batch:
-                num_bytes = len(row["text"].encode())
-                writer.append(Row(row[id_column], documents(row[documents_column]), encoding.ids, num_bytes))
+        batches = _batches(tables, list(dict.fromkeys([id_column, documents_column, "text"])))
+        for batch, (flat, num_tokens) in encoder.encoded(
+            batches, lambda batch: batch["text"].to_pylist(), lambda encodings: writer.flatten(encoding.ids for encoding in encodings)
+        ):
+            columns = {"row_id": batch[id_column], "document_ids": documents(batch[documents_column])}
+            writer.append(flat, num_tokens, {**columns, "num_bytes": pc.binary_length(batch["text"])})
     seconds = monotonic() - started
     return {
         "num_rows": writer.num_rows,
@@ -57,12 +62,7 @@ def tokenize_table(
 def tokenize_raw(clean_tables: Sequence[Path], *, tokenizer: Path, out: Path) -> dict[str, Any]:
     """Tokenize the documents of a shard of `clean_corpus`: a row is a document. See `tokenize_table`."""
     return tokenize_table(
-        clean_tables,
-        tokenizer=tokenizer,
-        id_column="document_id",
-        documents_column="document_id",
-        documents=lambda document_id: [document_id],
-        out=out,
+        clean_tables, tokenizer=tokenizer, id_column="document_id", documents_column="document_id", documents=_each_alone, out=out
     )
 
 
@@ -73,7 +73,7 @@ def tokenize_augmented(augmented_tables: Sequence[Path], *, tokenizer: Path, out
         tokenizer=tokenizer,
         id_column="text_id",
         documents_column="passage_ids",
-        documents=documents_of_passages,
+        documents=_documents_of_chains,
         out=out,
     )
 
@@ -81,3 +81,30 @@ def tokenize_augmented(augmented_tables: Sequence[Path], *, tokenizer: Path, out
 def documents_of_passages(passage_ids: Sequence[str]) -> list[str]:
     """The distinct documents of passages (`<document_id>/<position>`), in order."""
     return list(dict.fromkeys(passage_id.rpartition("/")[0] for passage_id in passage_ids))
+
+
+def _each_alone(document_ids: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+
+    ids = document_ids.cast(pa.string())
+    return pa.ListArray.from_arrays(pa.array(range(len(ids) + 1), type=pa.int32()), ids)
+
+
+def _documents_of_chains(passage_ids: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array([documents_of_passages(passages) for passages in passage_ids.to_pylist()], type=pa.list_(pa.string()))
+
+
+def _batches(tables: Sequence[Path], columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+    """Rows with texts of about `BATCH_CHARACTERS` bytes together; a longer text stands alone or ends a batch."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from instpt_assets.corpus.tables import read_batches
+
+    for rows in read_batches(tables, columns):
+        begun = np.cumsum(pc.binary_length(rows["text"]).to_numpy(zero_copy_only=False)) // BATCH_CHARACTERS
+        begins = np.flatnonzero(np.diff(begun, prepend=-1))
+        for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+            yield rows.slice(begin, end - begin)

@@ -5,8 +5,11 @@ characters it is made of, and adds no token of its own. Callers place BOS, EOS a
 """
 
 import json
+import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -17,7 +20,8 @@ from instpt_assets.recipe.training import TokenizerRecipe
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-Item = TypeVar("Item")
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 FOLDER = "tokenizer"
 """Name of the Hugging Face folder inside the artifact."""
@@ -26,7 +30,9 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
 """What a tokenizer consists of; only the first must be there."""
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
 """Padding, BOS and EOS of a tokenizer trained here: ids 0, 1, 2."""
-_CHARACTERS_A_BATCH = 1 << 20
+BATCH_CHARACTERS = 1 << 20
+"""Texts are encoded so many characters at a time."""
+_MOST_THREADS = 8  # each batch is encoded on all cores; several at a time leave none idle at its end
 
 
 @dataclass(frozen=True)
@@ -43,19 +49,33 @@ class Encoder:
         """Token ids of the text, without any special token."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def batches(
-        self, items: Iterable[Item], text: Callable[[Item], str], *, offsets: bool = False
-    ) -> Iterator[list[tuple[Item, "Encoding"]]]:
-        """Encode a stream in batches of about a million characters: memory is bounded, whatever the length of the texts.
+    def encoded(
+        self,
+        batches: Iterable[Batch],
+        texts: Callable[[Batch], list[str]],
+        then: Callable[["list[Encoding]"], Result],
+        *,
+        offsets: bool = False,
+    ) -> Iterator[tuple[Batch, Result]]:
+        """Encode batches in order, a few of them ahead: the next ones are read and the last one is written meanwhile.
 
         Args:
-            items: the stream.
-            text: the text of an item.
+            batches: of about `BATCH_CHARACTERS` characters each, which bounds memory.
+            texts: a batch's texts.
+            then: what is made of their encodings, in a thread.
             offsets: whether the encodings know the characters that a token stands for (slower).
         """
         encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
-        for batch in _batches(items, lambda item: len(text(item))):
-            yield list(zip(batch, encode([text(item) for item in batch], add_special_tokens=False), strict=True))
+        waiting: deque[tuple[Batch, Future[Result]]] = deque()
+        num_threads = min(_MOST_THREADS, 1 + len(os.sched_getaffinity(0)))
+        with ThreadPoolExecutor(num_threads) as threads:
+            for batch in batches:
+                waiting.append((batch, threads.submit(lambda each: then(encode(each, add_special_tokens=False)), texts(batch))))
+                if len(waiting) > num_threads:
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            for first, result in waiting:
+                yield first, result.result()
 
 
 def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, base_model: Path | None = None, out: Path) -> dict[str, Any]:
@@ -208,19 +228,6 @@ def load_encoder(folder: Path) -> Encoder:
     if eos_id is None:
         raise ValueError(f"{folder} names no EOS token that its vocabulary holds (eos_token: {eos!r}); set it in tokenizer_config.json")
     return Encoder(tokenizer=tokenizer, eos_id=eos_id, vocab_size=max(tokenizer.get_vocab().values()) + 1)
-
-
-def _batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    total = 0
-    for item in items:
-        batch.append(item)
-        total += characters(item)
-        if total >= _CHARACTERS_A_BATCH:
-            yield batch
-            batch, total = [], 0
-    if batch:
-        yield batch
 
 
 def _special_token(folder: Path, name: str) -> str | None:

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from instpt_assets.mixture.arrays import Row, RowWriter
+from instpt_assets.mixture.arrays import RowWriter
 from instpt_assets.mixture.dataset import MixtureSequences
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.recipe.arms import Component
@@ -27,9 +27,15 @@ def write_rows(folder: Path, rows: Sequence[tuple[str, Sequence[str], int]], com
     draw = np.random.default_rng(len(rows))
     columns = [] if component is None else [pa.field("component", pa.string())]
     with RowWriter(folder, vocab_size=1000, eos_id=EOS, columns=columns) as writer:
-        for row_id, documents, size in rows:
-            ids = draw.integers(1, 1000, size - 1).tolist()
-            writer.append(Row(row_id, documents, ids, 4 * size, () if component is None else (component,)))
+        ids = [draw.integers(1, 1000, size - 1).tolist() for _, _, size in rows]
+        names, documents, sizes = zip(*rows, strict=True) if rows else ((), (), ())
+        values = {
+            "row_id": names,
+            "document_ids": documents,
+            "num_bytes": [4 * size for size in sizes],
+            "component": [component] * len(rows),
+        }
+        writer.append(*writer.flatten(ids), values)
     return folder
 
 

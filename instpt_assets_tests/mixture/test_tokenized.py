@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from instpt_assets.mixture import tokenizer as tokenizer_module
-from instpt_assets.mixture.arrays import ArrayWriter, TokenizedRows, token_dtype
+from instpt_assets.mixture import arrays, tokenized
+from instpt_assets.mixture.arrays import ArrayWriter, RowWriter, TokenizedRows, token_dtype
 from instpt_assets.mixture.tokenized import tokenize_augmented, tokenize_raw
 from instpt_assets.mixture.tokenizer import load_encoder
 
@@ -77,8 +77,9 @@ def test_an_augmented_row_names_its_distinct_documents_in_order(tokenizer: Path,
 
 
 def test_batches_change_no_byte(tables: list[Path], tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "_ROWS_A_GROUP", 3)
     tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "a")
-    monkeypatch.setattr(tokenizer_module, "_CHARACTERS_A_BATCH", 1)
+    monkeypatch.setattr(tokenized, "BATCH_CHARACTERS", 1)
     tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "b")
     for name in ("tokens.npy", "offsets.npy", "data-00000.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -90,6 +91,11 @@ def test_a_shard_without_documents_gives_empty_arrays(tokenizer: Path, tmp_path:
     statistics = tokenize_raw([tmp_path / "data-00000.parquet"], tokenizer=tokenizer, out=tmp_path / "out")
     assert statistics["num_rows"] == statistics["num_tokens"] == len(TokenizedRows(tmp_path / "out")) == 0
     assert pl.read_parquet(tmp_path / "out/data-00000.parquet").height == 0
+
+
+def test_an_id_that_the_type_cannot_hold_is_no_other_id(tmp_path: Path) -> None:
+    with RowWriter(tmp_path, vocab_size=1000, eos_id=0) as writer, pytest.raises(OverflowError):
+        writer.flatten([[65_536]])
 
 
 def test_an_array_written_in_pieces_is_the_array(tmp_path: Path) -> None:
