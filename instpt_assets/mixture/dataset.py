@@ -1,20 +1,19 @@
-"""Training sequences, read at random access from memory-mapped tokens: of a mixture, and of instruction examples."""
+"""The training sequences of a mixture, read at random access from memory-mapped tokens."""
 
-import json
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from instpt_assets.mixture.arrays import TokenizedRows
-from instpt_assets.mixture.instructions import RESPONSE_SPANS, TUNING
-from instpt_assets.mixture.mix import ORDER, SOURCES, STARTS
-from instpt_assets.mixture.ordering import rekey, row_keys
-from instpt_assets.mixture.sequences import NO_LOSS, Ints, TrainingSequence
+from instpt_assets.mixture.index import MixtureIndex
+from instpt_assets.mixture.sequences import NO_LOSS, TrainingSequence
+
+_SPARE_FILES = 512
+"""File descriptors left to the rest of the process."""
 
 
 @dataclass(frozen=True)
@@ -32,166 +31,74 @@ class Piece:
 
 
 class MixtureSequences:
-    """The sequences of a mixture: rows one behind the other, cut every `sequence_length` tokens; loss on all tokens.
+    """The sequences of a mixture; loss on all tokens but padding, which is EOS.
 
     Args:
         folder: what `build_mixture` wrote.
         source_folders: the tokenized artifacts that it names, by asset and partition.
+        held_out: whether to read the sequences held out of training in place of the training sequences.
 
     Raises:
         ValueError: a source is missing.
     """
 
-    document_attention = False
-
-    def __init__(self, folder: Path, source_folders: Mapping[tuple[str, str], Path]) -> None:
-        index = json.loads((folder / SOURCES).read_text())
-        self.sequence_length: int = index["sequence_length"]
-        self.num_tokens: int = index["num_tokens"]
-        self.sources: list[tuple[str, str]] = [(source["asset"], source["partition"]) for source in index["sources"]]
-        missing = [f"{asset}/{partition}" for asset, partition in self.sources if (asset, partition) not in source_folders]
+    def __init__(self, folder: Path, source_folders: Mapping[tuple[str, str], Path], *, held_out: bool = False) -> None:
+        self._index = MixtureIndex(folder, held_out=held_out)
+        self.sequence_length = self._index.sequence_length
+        self.document_attention = self._index.document_attention
+        sources = self._index.sources
+        missing = [f"{asset}/{partition}" for asset, partition in sources if (asset, partition) not in source_folders]
         if missing:
             raise ValueError(f"the mixture names tokens that are not given: {', '.join(missing)}")
-        order = np.load(folder / ORDER, mmap_mode="r").view(np.ndarray)
-        self._source, self._row = order["source"], order["row"]
-        self._starts: Ints = np.load(folder / STARTS, mmap_mode="r").view(np.ndarray)
-        folders = [source_folders[source] for source in self.sources]
-        self._tokens = lru_cache(maxsize=_max_open_sources())(lambda source: TokenizedRows(folders[source]))
+        folders = [source_folders[source] for source in sources]
+        self._rows = lru_cache(maxsize=_max_open_sources(len(folders)))(lambda source: TokenizedRows(folders[source]))
 
     def __len__(self) -> int:
-        return self.num_tokens // self.sequence_length
+        return len(self._index)
 
     def sequence(self, index: int) -> TrainingSequence:
-        """One sequence; labels are the ids."""
+        """One sequence.
+
+        Raises:
+            IndexError: there is no such sequence.
+        """
+        pieces = self._index.of_sequence(index)
         ids = np.empty(self.sequence_length, dtype=np.int64)
-        filled, starts = 0, []
-        for source, row, begin, count in self._pieces(index):
-            rows = self._tokens(source)
+        filled = 0
+        for source, row, begin, count in pieces.tolist():
+            rows = self._rows(source)
             first = rows.offsets[row] + begin
             ids[filled : filled + count] = rows.tokens[first : first + count]
-            starts.append(filled)
             filled += count
-        return TrainingSequence(ids, ids.copy(), np.array(starts, dtype=np.int64))
+        labels = ids.copy()
+        ends = np.cumsum(pieces["count"], dtype=np.int64)
+        if filled < self.sequence_length:
+            ids[filled:] = rows.tokens[rows.offsets[row + 1] - 1]  # every row ends in EOS
+            labels[filled:] = NO_LOSS
+            return TrainingSequence(ids, labels, starts=np.concatenate([[0], ends]))
+        return TrainingSequence(ids, labels, starts=np.concatenate([[0], ends[:-1]]))
+
+    def trace(self, index: int) -> list[Piece]:
+        """Where the tokens of a sequence come from, in order."""
+        pieces: list[Piece] = []
+        for source, row, begin, count in self._index.of_sequence(index).tolist():
+            row_id, document_ids = (self._rows(source).column(name)[row].as_py() for name in ("row_id", "document_ids"))
+            pieces.append(Piece(*self._index.sources[source], row, row_id, tuple(document_ids), begin, count))
+        return pieces
 
     def describe(self, index: int) -> str:
         """The documents in the sequence, and where they lie."""
         return "; ".join(f"{piece.row_id} ({piece.asset}/{piece.partition})" for piece in self.trace(index))
 
-    def trace(self, index: int) -> list[Piece]:
-        """Where the tokens of a sequence come from, in order."""
-        pieces: list[Piece] = []
-        for source, row, begin, count in self._pieces(index):
-            rows = self._tokens(source)
-            row_id, document_ids = (rows.column(name)[row].as_py() for name in ("row_id", "document_ids"))
-            pieces.append(Piece(*self.sources[source], row, row_id, tuple(document_ids), begin, count))
-        return pieces
 
-    def _pieces(self, index: int) -> list[tuple[int, int, int, int]]:
-        """Source, row, first token in it and number of tokens of each piece of a sequence."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        begin, end = index * self.sequence_length, (index + 1) * self.sequence_length
-        first = int(np.searchsorted(self._starts, begin, side="right")) - 1
-        last = int(np.searchsorted(self._starts, end, side="left"))
-        starts = self._starts[first : last + 1]
-        from_, to = np.maximum(starts[:-1], begin), np.minimum(starts[1:], end)
-        columns = (self._source[first:last], self._row[first:last], from_ - starts[:-1], to - from_)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+def _max_open_sources(num_sources: int) -> int:
+    """How many sources may be open at a time: each holds two file descriptors, and a process may open only so many files.
 
-
-class InstructionSequences:
-    """Instruction examples packed whole into sequences, in a random order and as many passes as it takes; loss on responses only.
-
-    An example joins a sequence if it fits, else begins the next; the rest of a sequence is padded with EOS. The EOS that ends a
-    response is learned with it. Examples longer than a sequence are left out.
-
-    Args:
-        folder: what `tokenize_instructions` wrote.
-        components: of its components, those that have responses (`tuning_pairs`, `general`).
-        num_sequences: how many sequences there shall be.
-        seed: of the order.
-        sequence_length: tokens a sequence.
-
-    Attributes:
-        statistics: num_examples (that fit), num_too_long, num_packed (examples in the sequences, repeats counted), repetition,
-            num_response_tokens (with loss, EOS included), padding_fraction.
-
-    Raises:
-        ValueError: a component has no responses, or no example fits.
+    That limit is raised as far as this process may, since opening a source again and again costs a hundred times as much as reading from it.
     """
-
-    document_attention = False
-
-    def __init__(self, folder: Path, components: Sequence[str], *, num_sequences: int, seed: int, sequence_length: int) -> None:
-        if TUNING in components:
-            raise ValueError(f"rows of '{TUNING}' have no single response; instruction tuning takes 'tuning_pairs' and 'general'")
-        self.sequence_length = sequence_length
-        self._rows = TokenizedRows(folder)
-        self._spans: Ints = np.load(folder / RESPONSE_SPANS, mmap_mode="r")
-        tokens = self._rows.num_tokens()
-        member = np.isin(self._rows.column("component").to_numpy(), list(components))
-        usable = np.flatnonzero(member & (tokens <= sequence_length))
-        if not len(usable):
-            raise ValueError(f"no example of {', '.join(components)} fits into {sequence_length} tokens")
-        self._order = _passes(usable, tokens, seed=seed, num_tokens=num_sequences * sequence_length)
-        self._bounds = _pack(tokens[self._order], num_sequences, sequence_length)
-        packed = self._order[: self._bounds[-1]]
-        self.statistics: dict[str, Any] = {
-            "num_examples": len(usable),
-            "num_too_long": int(member.sum()) - len(usable),
-            "num_packed": len(packed),
-            "repetition": len(packed) / len(usable),
-            "num_response_tokens": int((np.diff(self._spans, axis=1)[packed] + 1).sum()),
-            "padding_fraction": 1 - float(tokens[packed].sum()) / (num_sequences * sequence_length),
-        }
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    def sequence(self, index: int) -> TrainingSequence:
-        """One sequence; labels are the ids on responses and the EOS behind them."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        eos = int(self._rows.row(0)[-1])
-        ids = np.full(self.sequence_length, eos, dtype=np.int64)
-        labels = np.full(self.sequence_length, NO_LOSS, dtype=np.int64)
-        begin, starts = 0, []
-        for row in self._order[self._bounds[index] : self._bounds[index + 1]]:
-            example = self._rows.row(row)
-            response, end = self._spans[row] + begin
-            ids[begin : begin + len(example)] = example
-            labels[response : end + 1] = ids[response : end + 1]
-            starts.append(begin)
-            begin += len(example)
-        if begin < self.sequence_length:
-            starts.append(begin)
-        return TrainingSequence(ids, labels, np.array(starts, dtype=np.int64))
-
-    def describe(self, index: int) -> str:
-        """The examples in the sequence."""
-        names = self._rows.column("row_id")
-        return "; ".join(names[int(row)].as_py() for row in self._order[self._bounds[index] : self._bounds[index + 1]])
-
-
-def _max_open_sources() -> int:
-    """An open source holds two file descriptors, and a mixture may have more sources than a process may open files."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 4096 if limit == resource.RLIM_INFINITY else max(16, min(4096, limit // 4))
-
-
-def _passes(usable: Ints, tokens: Ints, *, seed: int, num_tokens: int) -> Ints:
-    """Passes over the examples, each in an order of its own, that hold `num_tokens` tokens or more."""
-    keys = row_keys(f"{seed}/instructions", usable)
-    count = -(-num_tokens // int(tokens[usable].sum()))
-    return np.concatenate([usable[np.argsort(rekey(keys, number), kind="stable")] for number in range(count)])
-
-
-def _pack(tokens: Ints, num_sequences: int, sequence_length: int) -> Ints:
-    """Bounds [num_sequences + 1] of the examples of each sequence."""
-    ends = np.cumsum(tokens)
-    bounds = np.zeros(num_sequences + 1, dtype=np.int64)
-    for index in range(num_sequences):
-        first = bounds[index]
-        filled = ends[first - 1] if first else 0
-        bounds[index + 1] = np.searchsorted(ends, filled + sequence_length, side="right")
-    return bounds
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * num_sources + _SPARE_FILES
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    return num_sources if limit == resource.RLIM_INFINITY else max(16, min(num_sources, (limit - _SPARE_FILES) // 2))

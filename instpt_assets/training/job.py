@@ -127,7 +127,7 @@ def _open(job: TrainingJob) -> SequenceSource:
 
             return MixtureSequences(folder, {(asset, partition): path for asset, partition, path in sources})
         case InstructionData(folder=folder, components=components):
-            from instpt_assets.mixture.dataset import InstructionSequences
+            from instpt_assets.mixture.instruction_sequences import InstructionSequences
 
             num_sequences = num_tokens // job.sequence_length
             return InstructionSequences(folder, components, num_sequences=num_sequences, seed=job.seed, sequence_length=job.sequence_length)

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from instpt_assets.mixture.arrays import Row, RowWriter
-from instpt_assets.mixture.dataset import InstructionSequences
+from instpt_assets.mixture.arrays import RowWriter
+from instpt_assets.mixture.instruction_sequences import InstructionSequences
 from instpt_assets.mixture.sequences import NO_LOSS
 
 EOS, LENGTH = 0, 32
@@ -20,9 +20,14 @@ def folder(tmp_path: Path) -> Path:
     sizes = [4, 8, 12, 4, 8, 12, 16, 20, 4, 40]
     components = ["tuning_pairs"] * 6 + ["general"] * 4
     with RowWriter(tmp_path, vocab_size=100, eos_id=EOS, columns=[pa.field("component", pa.string())]) as writer:
-        for row, (size, component) in enumerate(zip(sizes, components, strict=True)):
-            writer.append(Row(f"row/{row}", (), [row + 1] * size, size, (component,)))
-        writer.append(Row("laid out", (), [99] * 4, 4, ("tuning",)))
+        flat, num_tokens = writer.flatten([*([row + 1] * size for row, size in enumerate(sizes)), [99] * 4])
+        values = {
+            "row_id": [*(f"row/{row}" for row in range(len(sizes))), "laid out"],
+            "document_ids": [[]] * 11,
+            "num_bytes": [*sizes, 4],
+            "component": [*components, "tuning"],
+        }
+        writer.append(flat, num_tokens, values)
     np.save(tmp_path / "response_spans.npy", np.array([(size - size // 4, size) for size in sizes] + [(0, 0)]))
     return tmp_path
 
