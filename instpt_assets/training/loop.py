@@ -27,10 +27,13 @@ from instpt_assets.recipe.execution import Device, TrainingExecution
 from instpt_assets.recipe.training import Optimization
 from instpt_assets.training.batches import StepBatch, plan_steps
 from instpt_assets.training.distributed import join_processes, shard, summed
+from instpt_assets.training.flops import peak_tokens_per_second
 from instpt_assets.training.guards import Diverged, divergence
+from instpt_assets.training.held_out import HeldOut
 from instpt_assets.training.keeper import Keeper
 from instpt_assets.training.log import LogLine
 from instpt_assets.training.model import describe
+from instpt_assets.training.model_card import Card
 from instpt_assets.training.monitor import Monitor, Progress
 from instpt_assets.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from instpt_assets.training.prefetch import batches
@@ -49,12 +52,15 @@ def train(
     checkpoint_steps: Sequence[int] = (),
     state_folder: Path | None = None,
     save_seconds: float = 60.0,
+    held_out: SequenceSource | None = None,
+    held_out_every_steps: int | None = None,
+    card: Card | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model; under torchrun every process calls this with the same arguments.
 
-    Writes `checkpoint/` (and `checkpoint-<step>/` after each of `checkpoint_steps`) as Hugging Face folders in the recipe's dtype, and
-    `training_log.jsonl`.
+    Writes `checkpoint/` (and `checkpoint-<step>/` after each of `checkpoint_steps`) as Hugging Face folders in the recipe's dtype,
+    `training_log.jsonl`, and into `logs/` TensorBoard event files and what each step took.
 
     Args:
         model: float32 weights; sharded in place.
@@ -68,11 +74,14 @@ def train(
         checkpoint_steps: steps after which a checkpoint is kept.
         state_folder: where the state is saved every `save_seconds` and on SIGTERM, and found again; None: nowhere.
         save_seconds: least time between two states.
+        held_out: sequences that are not trained on; the loss on them is followed.
+        held_out_every_steps: steps from one held-out loss to the next (`HeldOut`).
+        card: names the training where it is followed.
         progress: told the figures of the last step every few seconds (`Monitor`).
 
     Returns:
-        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, num_parameters, vocab_size, num_processes, resumed_from_step, and
-        those of the monitor.
+        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, final_held_out_loss (None without held-out sequences),
+        num_parameters, vocab_size, num_processes, resumed_from_step, and those of the monitor.
 
     Raises:
         ValueError: data, budget and model do not fit together (`plan_steps`).
@@ -99,7 +108,21 @@ def train(
     )
     lines = keeper.resume()
     resumed_from = len(lines)
-    monitor = Monitor(progress, num_steps=plan.num_steps, batch_tokens=optimization.batch_tokens, first=rank == 0)
+    peak = peak_tokens_per_second(
+        model, source.sequence_length, device=device, num_processes=num_processes, given_tflops=execution.peak_tflops
+    )
+    held_out_sequences = HeldOut(module, held_out, held_out_every_steps, optimization, execution, vocab_size, device)
+    monitor = Monitor(
+        progress,
+        num_steps=plan.num_steps,
+        batch_tokens=optimization.batch_tokens,
+        first=rank == 0,
+        peak_tokens_per_second=peak,
+        lines=lines,
+        out=out,
+        state_folder=state_folder,
+        card=card,
+    )
     prepared = batches(source, plan, resumed_from, rank=rank, num_processes=num_processes, vocab_size=vocab_size)
 
     with _termination() as terminated, monitor, closing(prepared):
@@ -122,8 +145,10 @@ def train(
             optimizer.zero_grad()
 
             # Between steps
-            lines.append(LogLine(step + 1, loss, rate, norm, (step + 1) * optimization.batch_tokens, int(loss_tokens)))
-            monitor.record(lines[-1], seconds=time.monotonic() - begun, waited=waited)
+            seconds, tokens = time.monotonic() - begun, (step + 1) * optimization.batch_tokens
+            unseen_loss = held_out_sequences.loss_after(step + 1)
+            lines.append(LogLine(step + 1, loss, rate, norm, tokens, int(loss_tokens), unseen_loss))
+            monitor.record(lines[-1], seconds=seconds, waited=waited)
             keeper.after_step(lines, save=bool(saving or ending))
             if ending:
                 raise SystemExit(128 + signal.SIGTERM)
@@ -136,6 +161,7 @@ def train(
         "loss_tokens": sum(line.loss_tokens for line in lines),
         "first_loss": lines[0].loss,
         "final_loss": lines[-1].loss,
+        "final_held_out_loss": lines[-1].held_out_loss,
         **describe(model),
         "num_processes": num_processes,
         "resumed_from_step": resumed_from,
