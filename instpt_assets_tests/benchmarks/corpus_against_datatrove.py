@@ -91,15 +91,15 @@ def ours(folder: Path) -> dict[str, Any]:
     }
 
 
-def on_one_core(command: list[str], core: int) -> dict[str, Any]:
-    """The JSON that a process pinned to one core prints last."""
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1")
+def on_cores(command: list[str], cores: set[int]) -> dict[str, Any]:
+    """The JSON that a process pinned to some cores prints last."""
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), str(len(cores)))
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         env=environment,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
@@ -135,11 +135,11 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         megabytes = texts.write_json_lines(Path(temporary), arguments.megabytes, num_files=FILES)
         own = [sys.executable, "-m", "instpt_assets_tests.benchmarks.corpus_against_datatrove", "--ours", temporary]
-        results = {"ours": on_one_core(own, arguments.core)}
+        results = {"ours": on_cores(own, {arguments.core})}
         if arguments.datatrove:
             other = [arguments.datatrove, str(Path(__file__).with_name("datatrove_side.py")), temporary]
-            results["datatrove"] = on_one_core(other, arguments.core)
-            results["datatrove, white space"] = on_one_core([*other, "--words", "whitespace"], arguments.core)
+            results["datatrove"] = on_cores(other, {arguments.core})
+            results["datatrove, white space"] = on_cores([*other, "--words", "whitespace"], {arguments.core})
     print(f"{megabytes:.1f} MB of text, one core; ratio: datatrove's CPU seconds over ours\n{table(results, megabytes)}")
     if arguments.out is not None:
         arguments.out.write_text(json.dumps({"megabytes": megabytes, **results}, indent=1), encoding="utf-8")
