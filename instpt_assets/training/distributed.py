@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -16,23 +15,10 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from instpt_assets.recipe.execution import Device, TrainingExecution
-from instpt_assets.training.batches import MicroBatch
+from instpt_assets.training.loss import SummedLoss
+from instpt_assets.training.settings import apply_settings, decoder_layers
 
 _TIMEOUT = timedelta(hours=1)  # rank 0 may hash and write a large checkpoint while the others wait
-
-
-class SummedLoss(nn.Module):
-    """A language model whose forward pass is the summed loss: the head runs on positions with loss only."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """Sum of the cross-entropies [] in nats, float32."""
-        hidden = self.model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        logits = self.model.get_output_embeddings()(hidden.flatten(0, 1)[batch.positions])
-        return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
 
 
 def set_threads(num_threads: int | None, num_processes: int) -> None:
@@ -54,18 +40,52 @@ def join_processes(device: Device) -> DeviceMesh:
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype, execution: TrainingExecution) -> SummedLoss:
-    """Shard a float32 model over the mesh and wrap it in its loss; layers are gathered one at a time."""
+    """Shard a model over the mesh and wrap it in its loss; layers are gathered one at a time.
+
+    Args:
+        model: float32 weights, sharded in place; of several processes the first alone needs to hold any (the others: device meta).
+        mesh: of all processes.
+        dtype: of the forward and backward pass.
+        execution: how it is computed.
+
+    Raises:
+        ExecutionError: hardware, packages or the model cannot do what the execution says.
+    """
+    apply_settings(model, execution, device=mesh.device_type, dtype=dtype)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    if execution.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    for layer in model.base_model.layers:
-        if execution.compile:
-            layer.compile(dynamic=False)
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=mesh.size() > 1)
-    module = SummedLoss(model)
-    fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    # What one process gathers is a copy in the other dtype; that of frozen weights would be as large as they are.
+    frozen = not all(weight.requires_grad for weight in model.parameters())
+    reshard = execution.reshard_after_forward
+    if reshard is None:
+        reshard = mesh.size() > 1 or frozen
+    module = SummedLoss(model, execution, mesh.device_type)
+    for unit in (*decoder_layers(model), module):
+        if mesh.size() > 1:
+            _take_from_first(unit, mesh)
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard and unit is not module)
     assert all(isinstance(weight, DTensor) for weight in module.parameters()), "a parameter is not sharded"
     return module.train()
+
+
+def _take_from_first(unit: nn.Module, mesh: DeviceMesh) -> None:
+    """Give every process the first one's weights and buffers of a part of the model; the others may hold none yet (device meta).
+
+    Args:
+        unit: the part; what in it is sharded already is left alone.
+        mesh: of all processes.
+    """
+    taken: dict[torch.Tensor, torch.Tensor] = {}  # tied weights stay tied
+    for module in unit.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None or isinstance(tensor, DTensor):
+                    continue
+                if tensor not in taken:
+                    is_empty = tensor.is_meta
+                    full = torch.empty_like(tensor, device=mesh.device_type) if is_empty else tensor.detach().to(mesh.device_type)
+                    dist.broadcast(full, src=0)
+                    taken[tensor] = nn.Parameter(full, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else full
+                tensors[name] = taken[tensor]
 
 
 def summed(values: list[float], device: Device) -> list[float]:

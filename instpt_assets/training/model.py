@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from instpt_assets.recipe.training import ModelShape
+from instpt_assets.training.lora import ADAPTER, is_adapted, merged_weights, write_adapter
 
 INITIAL_STD = 0.02
 _TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
@@ -69,15 +70,17 @@ def build_for_tokenizer(shape: ModelShape, tokenizer: Path, *, seed: int) -> Mis
     )
 
 
-def load_model(name_or_path: str | Path) -> PreTrainedModel:
-    """A causal language model (folder or hub name) with float32 weights; only safetensors are read, no code of the model's is run."""
-    return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
+def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal language model (folder or hub name) with weights of that type; only safetensors are read, no code of the model's is run."""
+    return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, trust_remote_code=False, use_safetensors=True)
 
 
 def write_checkpoint(
     model: PreTrainedModel, weights: Mapping[str, torch.Tensor], *, dtype: torch.dtype, tokenizer: Path | None, folder: Path
 ) -> None:
     """Write a Hugging Face folder: weights (safetensors), configuration, generation settings and tokenizer.
+
+    Adapters are merged into the weights, and lie beside them in `adapter/` too.
 
     Args:
         model: gives class, configuration and generation settings; its own weights may be sharded and are not read.
@@ -88,16 +91,23 @@ def write_checkpoint(
     """
     with torch.device("meta"):
         shell = type(model)(model.config)
-    shell.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
+    shell.load_state_dict(merged_weights(model, weights, dtype), assign=True)
     shell.tie_weights()
     if model.generation_config is not None:
         shell.generation_config = model.generation_config
     shell.save_pretrained(folder)
+    if is_adapted(model):
+        write_adapter(model, weights, folder / ADAPTER)
     for path in sorted(tokenizer.iterdir()) if tokenizer else ():
         if path.is_file() and path.name.startswith(_TOKENIZER_FILES):
             shutil.copyfile(path, folder / path.name)
 
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
-    """Statistics of a model: num_parameters, vocab_size."""
-    return {"num_parameters": sum(weight.numel() for weight in model.parameters()), "vocab_size": model.config.vocab_size}
+    """Statistics of a model: num_parameters, num_trained_parameters (of them), vocab_size."""
+    weights = list(model.parameters())
+    return {
+        "num_parameters": sum(weight.numel() for weight in weights),
+        "num_trained_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
+        "vocab_size": model.config.vocab_size,
+    }
