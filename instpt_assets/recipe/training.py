@@ -179,12 +179,22 @@ class Pretraining(Part):
     """How documents become sequences: one behind the other, cut where a sequence ends (the paper's); or packed so that only those longer than a sequence are cut, and the room that is left is padding."""
     document_attention: Annotated[bool, LATER] = False
     """Whether a token sees its own document only, and positions start anew in each; else whatever stands before it in the sequence."""
+    held_out_documents: Annotated[int, LATER] = Field(default=0, ge=0)
+    """So many raw documents, chosen by hash of their ids, that no arm is trained on; the loss on them is followed during the training."""
+    held_out_every_steps: Annotated[int | None, LATER] = Field(default=None, ge=1)
+    """Steps from one such loss to the next; by default about twenty times in a training, and so seldom that they take about a twentieth of it at most. After the last step it is always computed."""
     lora: Annotated[Lora | None, LATER] = None
     """Train adapters on the base model in place of all its weights."""
 
     @model_validator(mode="after")
     def _checkpoint_steps(self) -> Self:
         _check_steps(self.checkpoint_steps, self.optimization)
+        return self
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Self:
+        if self.held_out_every_steps is not None and not self.held_out_documents:
+            raise ValueError("held_out_every_steps is given, but held_out_documents is 0: there is no held-out loss to compute")
         return self
 
     @model_validator(mode="after")

@@ -1,24 +1,28 @@
 """One training as JSON: what a worker hands to the processes that do it."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import torch.distributed as dist
 from pydantic import Field
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from instpt_assets.mixture.index import HELD_OUT_BOUNDS
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.execution import Execution
+from instpt_assets.recipe.lora import Lora
 from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.recipe.training import ModelShape, Optimization
 from instpt_assets.training.batches import SequenceSource
-from instpt_assets.training.log import PLOT, plot_loss, read_log
+from instpt_assets.training.log import LOGS, read_log, read_times
 from instpt_assets.training.loop import train
+from instpt_assets.training.lora import add_adapters
 from instpt_assets.training.model import build_for_tokenizer, load_model
-
-Progress = Callable[[Mapping[str, Any]], None]
+from instpt_assets.training.model_card import Card
+from instpt_assets.training.monitor import Progress
+from instpt_assets.training.plots import PLOT, plot_training
 
 
 class MixtureData(Part):
@@ -29,6 +33,11 @@ class MixtureData(Part):
     """The mixture, an index."""
     sources: tuple[tuple[str, str, Path], ...]
     """Asset, partition and folder of each tokenized artifact that it names."""
+
+    @property
+    def by_source(self) -> dict[tuple[str, str], Path]:
+        """Folder by asset and partition."""
+        return {(asset, partition): folder for asset, partition, folder in self.sources}
 
 
 class InstructionData(Part):
@@ -60,6 +69,8 @@ class TrainingJob(Part):
 
     model: ModelShape | str
     """A shape to train from a random start, or a folder or hub name to continue from."""
+    lora: Lora | None = None
+    """Adapters that are trained on a model to continue from, in place of all its weights."""
     wired_start: bool = False
     """Whether a random start holds the induction circuit (`training.wired`)."""
     seed: int
@@ -74,8 +85,12 @@ class TrainingJob(Part):
     """Steps and optimizer."""
     checkpoint_steps: tuple[int, ...] = ()
     """Steps after which a checkpoint is kept beside the last."""
+    held_out_every_steps: int | None = None
+    """Steps from one held-out loss to the next, where the data holds documents out; by default as `HeldOut` says."""
     execution: Execution
     """How it is computed."""
+    card: Card | None = None
+    """What the checkpoints' model cards tell beside the training's figures."""
     out: Path
     """Where the files go."""
     state_folder: Path | None
@@ -100,16 +115,23 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         tokenizer=job.tokenizer,
         checkpoint_steps=job.checkpoint_steps,
         state_folder=job.state_folder,
+        held_out=_open_held_out(job),
+        held_out_every_steps=job.held_out_every_steps,
+        card=job.card,
         progress=progress,
     )
     if dist.get_rank() == 0:
-        plot_loss(read_log(job.out), job.out / PLOT)
+        plot_training(read_log(job.out), read_times(job.out / LOGS), job.out / LOGS / PLOT)
     return {**statistics, "data": getattr(source, "statistics", {})}
 
 
 def _start(job: TrainingJob) -> PreTrainedModel:
     if isinstance(job.model, str):
-        return load_model(job.model)
+        if job.lora is None:
+            return load_model(job.model)
+        model = load_model(job.model, getattr(torch, job.optimization.dtype))
+        add_adapters(model, job.lora, seed=job.seed)
+        return model
     model = build_for_tokenizer(job.model, job.tokenizer, seed=job.seed)
     if job.wired_start:
         from instpt_assets.training.wired import wire_induction
@@ -118,14 +140,22 @@ def _start(job: TrainingJob) -> PreTrainedModel:
     return model
 
 
+def _open_held_out(job: TrainingJob) -> SequenceSource | None:
+    if not isinstance(job.data, MixtureData) or not (job.data.folder / HELD_OUT_BOUNDS).exists():
+        return None
+    from instpt_assets.mixture.dataset import MixtureSequences
+
+    return MixtureSequences(job.data.folder, job.data.by_source, held_out=True)
+
+
 def _open(job: TrainingJob) -> SequenceSource:
     optimization = job.optimization
     num_tokens = optimization.num_steps * optimization.batch_tokens
     match job.data:
-        case MixtureData(folder=folder, sources=sources):
+        case MixtureData() as mixture:
             from instpt_assets.mixture.dataset import MixtureSequences
 
-            return MixtureSequences(folder, {(asset, partition): path for asset, partition, path in sources})
+            return MixtureSequences(mixture.folder, mixture.by_source)
         case InstructionData(folder=folder, components=components):
             from instpt_assets.mixture.instruction_sequences import InstructionSequences
 
