@@ -62,7 +62,7 @@ class TrainingExecution(Part):
     liger: bool = False
     """Whether norms, feed-forwards, rotary embeddings and the loss run in the kernels of the package liger-kernel (GPUs only)."""
     loss_chunk_tokens: int | None = Field(default=None, ge=1)
-    """Tokens whose logits stand in memory at once; by default as many as take 256 MiB."""
+    """Tokens whose logits stand in memory at once; by default as many as take 512 MiB (on the CPU 8), but at least 512."""
     reshard_after_forward: bool | None = None
     """Whether a layer's gathered weights are freed between its forward and backward pass: less memory, more traffic. By default where there are several processes."""
     peak_tflops: float | None = Field(default=None, gt=0)
