@@ -25,12 +25,14 @@ from transformers import PreTrainedModel
 from instpt_assets.mixture.sequences import SequenceSource
 from instpt_assets.recipe.execution import Device, TrainingExecution
 from instpt_assets.recipe.training import Optimization
+from instpt_assets.store.sealed import SealedFolders
 from instpt_assets.training.batches import StepBatch, plan_steps
 from instpt_assets.training.distributed import join_processes, shard, summed
 from instpt_assets.training.flops import peak_tokens_per_second
 from instpt_assets.training.guards import Diverged, divergence
 from instpt_assets.training.held_out import HeldOut
 from instpt_assets.training.keeper import Keeper
+from instpt_assets.training.lineage import Lineage
 from instpt_assets.training.log import LogLine
 from instpt_assets.training.model import describe
 from instpt_assets.training.model_card import Card
@@ -51,6 +53,8 @@ def train(
     tokenizer: Path | None = None,
     checkpoint_steps: Sequence[int] = (),
     state_folder: Path | None = None,
+    state_url: str | None = None,
+    lineage: Lineage | None = None,
     save_seconds: float = 60.0,
     held_out: SequenceSource | None = None,
     held_out_every_steps: int | None = None,
@@ -73,6 +77,8 @@ def train(
         tokenizer: a tokenizer folder whose files go into the checkpoints.
         checkpoint_steps: steps after which a checkpoint is kept.
         state_folder: where the state is saved every `save_seconds` and on SIGTERM, and found again; None: nowhere.
+        state_url: where states are copied to in the background, for a rerun on another machine; None: nowhere.
+        lineage: where the state is kept that a training with a larger budget goes on from, and found; None: nowhere.
         save_seconds: least time between two states.
         held_out: sequences that are not trained on; the loss on them is followed.
         held_out_every_steps: steps from one held-out loss to the next (`HeldOut`).
@@ -102,12 +108,13 @@ def train(
         tokenizer=tokenizer,
         out=out,
         checkpoint_steps=checkpoint_steps,
-        state_folder=state_folder,
+        states=None if state_folder is None else SealedFolders(state_folder, state_url),
+        lineage=lineage,
         save_seconds=save_seconds,
+        optimization=optimization,
         fingerprint=_fingerprint(model, source, optimization, seed),
     )
     lines = keeper.resume()
-    resumed_from = len(lines)
     peak = peak_tokens_per_second(
         model, source.sequence_length, device=device, num_processes=num_processes, given_tflops=execution.peak_tflops
     )
@@ -123,10 +130,10 @@ def train(
         state_folder=state_folder,
         card=card,
     )
-    prepared = batches(source, plan, resumed_from, rank=rank, num_processes=num_processes, vocab_size=vocab_size)
+    prepared = batches(source, plan, keeper.resumed_from_step, rank=rank, num_processes=num_processes, vocab_size=vocab_size)
 
-    with _termination() as terminated, monitor, closing(prepared):
-        for step in range(resumed_from, plan.num_steps):
+    with _termination() as terminated, closing(keeper), monitor, closing(prepared):
+        for step in range(keeper.resumed_from_step, plan.num_steps):
             # Step
             begun = time.monotonic()
             batch = next(prepared)
@@ -164,7 +171,7 @@ def train(
         "final_held_out_loss": lines[-1].held_out_loss,
         **describe(model),
         "num_processes": num_processes,
-        "resumed_from_step": resumed_from,
+        **keeper.statistics(),
         **monitor.finish(),
     }
 

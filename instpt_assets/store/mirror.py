@@ -1,0 +1,117 @@
+"""Sealed folders at a URL: their files first, the record that seals them last.
+
+`<url>/<name>/sha256.json` names the folder beside it that holds the files (`<url>/<name>/<nonce>/…`, each writer's its own) and their
+SHA-256. Uploads run in a thread, so that the work itself does not wait for them.
+"""
+
+import json
+import logging
+import shutil
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from instpt_assets.store.sealed import RECORD, digests, release, seal, write_aside
+from instpt_assets.store.store import Store
+
+_LOG = logging.getLogger(__name__)
+
+
+class Mirror:
+    """The sealed folders of a local folder, at a URL too.
+
+    An upload that fails is logged and costs nothing but that copy: the local folder is whole, and the next upload is another try.
+
+    Args:
+        url: where.
+        folder: the local folder.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._store, self._folder = Store(url), folder
+        self._waiting: dict[str, tuple[Path, Sequence[str]]] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def names(self) -> list[str]:
+        """Names of what is sealed there."""
+        records = self._store.fs.glob(f"{self._store.root}/*/{RECORD}")
+        return [path.rsplit("/", 2)[-2] for path in records]
+
+    def fetch(self, name: str) -> bool:
+        """Download a folder and seal it here; False if there is none, or its bytes are not those of its record."""
+        text = self._store.read_text(self._store.path(name, RECORD))
+        if text is None:
+            return False
+        record = json.loads(text)
+        aside = write_aside(self._folder)
+        try:
+            for file in record["files"]:
+                (aside / file).parent.mkdir(parents=True, exist_ok=True)
+                self._store.fs.get_file(self._store.path(name, record["folder"], file), str(aside / file))
+            if digests(aside) != record["files"]:
+                _LOG.warning("%s has other content than was written: not used", self._store.url_of(self._store.path(name)))
+                return False
+            seal(aside, self._folder / name)
+            return True
+        except FileNotFoundError:  # another run replaced it
+            return False
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def put(self, name: str, instead_of: Sequence[str] = ()) -> None:
+        """Upload a folder in the background, then remove others; one of them that still waits is not uploaded at all."""
+        aside = write_aside(self._folder)
+        snapshot = aside / name  # its files stay though the folder is removed meanwhile
+        release(self._folder / name, snapshot)
+        with self._changed:
+            for older in {name, *instead_of} & set(self._waiting):
+                dropped, before = self._waiting.pop(older)
+                instead_of = [*instead_of, *before]
+                shutil.rmtree(dropped.parent, ignore_errors=True)
+            self._waiting[name] = (snapshot, instead_of)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Wait for the uploads."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                name, (snapshot, instead_of) = next(iter(self._waiting.items()))
+                del self._waiting[name]
+            try:
+                self._upload(name, snapshot, instead_of)
+            except Exception:
+                _LOG.warning("%s was not copied to %s", self._folder / name, self._store.url, exc_info=True)
+            finally:
+                shutil.rmtree(snapshot.parent, ignore_errors=True)
+
+    def _upload(self, name: str, snapshot: Path, instead_of: Sequence[str]) -> None:
+        fs, nonce = self._store.fs, uuid.uuid4().hex[:12]
+        for path in sorted(path for path in snapshot.rglob("*") if path.is_file()):
+            target = self._store.path(name, nonce, path.relative_to(snapshot).as_posix())
+            if self._store.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            fs.put_file(str(path), target)
+        before = self._store.read_text(self._store.path(name, RECORD))
+        self._store.write_text(self._store.path(name, RECORD), json.dumps({"folder": nonce, "files": digests(snapshot)}))
+        gone = [self._store.path(older) for older in instead_of if older != name]
+        gone += [self._store.path(name, json.loads(before)["folder"])] if before else []
+        for folder in gone:
+            with suppress(FileNotFoundError):
+                fs.rm(folder, recursive=True)
