@@ -9,6 +9,7 @@ from instpt_assets.recipe.training import InstructionTuning
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
 from instpt_assets.workers.runtime import Report
+from instpt_assets.workers.tokenizers import check_checkpoint, check_tokens
 from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
 
 
@@ -22,8 +23,11 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     arm = spec.asset.partition("/")[0]
     instructions = inputs["tokenized_instructions", "all"]
     has_general = instructions.manifest.statistics["components"][GENERAL]["num_rows"] > 0
+    checkpoint = inputs[f"{arm}/pretrained_checkpoint", spec.partition].local() / "checkpoint"
+    check_checkpoint(checkpoint, inputs["tokenizer", "all"], name=f"{arm}/pretrained_checkpoint")
+    check_tokens([instructions], inputs["tokenizer", "all"])
     job = TrainingJob(
-        model=str(inputs[f"{arm}/pretrained_checkpoint", spec.partition].local() / "checkpoint"),
+        model=str(checkpoint),
         seed=seed_number(spec),
         tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
         data=InstructionData(folder=instructions.local(), components=(GENERAL if has_general else TUNING_PAIRS,)),

@@ -11,6 +11,7 @@ from instpt_assets.store.manifest import Spec
 from instpt_assets.store.store import resolve
 from instpt_assets.training.base_models import WEIGHT_FILES, planned_base_model
 from instpt_assets.workers.runtime import Report
+from instpt_assets.workers.tokenizers import check_base_model, check_tokens
 from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
 
 
@@ -22,11 +23,14 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     pretraining = Pretraining.model_validate_json(json.dumps(spec.recipe["pretraining"]))
     model = pretraining.model
     if isinstance(model, str):
-        model = str(planned_base_model(spec, WEIGHT_FILES).folder())
+        base_model = planned_base_model(spec, WEIGHT_FILES)
+        check_base_model(base_model, inputs["tokenizer", "all"])
+        model = str(base_model.folder())
     arm = spec.asset.partition("/")[0]
     mixture = inputs[f"{arm}/tokenized_mixture", spec.partition]
     # The mixture copies no token: it names the tokenized artifacts that it was made from.
     tokens = resolve(mixture.store, mixture.manifest.inputs)
+    check_tokens(tokens.values(), inputs["tokenizer", "all"])
     job = TrainingJob(
         model=model,
         seed=seed_number(spec),
