@@ -28,6 +28,8 @@ from instpt_assets.store.outages import outlast_outages
 
 DRAFTS = "_drafts"
 """Where drafts of a store on S3 lie, below this machine's cache."""
+CACHE = "_cache"
+"""What can be thrown away."""
 _AT_ONCE = 32
 """Requests to S3 that wait for their answers at the same time."""
 _LIBRARIES = (
@@ -293,6 +295,10 @@ class Store:
                 Path(root).rmdir()
 
     # Local copies
+
+    def local_cache(self) -> Path:
+        """A folder on this machine for what can be thrown away: the store's own, or (S3) this machine's."""
+        return Path(self.root if self.is_local else cache_folder(), CACHE)
 
     def local_folder(self, artifact: Artifact) -> Path:
         """Where the artifact's files lie, or will lie, on this machine."""

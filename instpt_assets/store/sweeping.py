@@ -1,4 +1,4 @@
-"""What killed processes leave in a store: drafts that no manifest names, unfinished work, leases, temporary files.
+"""What killed processes leave in a store: drafts that no manifest names, unfinished work, leases, temporary files; and what can be thrown away.
 
 Nobody can tell from a store alone whether a writer on some machine is alive, so age decides: what nothing was written to for many days goes.
 Unfinished work counts as a sign of life of its artifact: a long training writes its state there and nothing into its draft. Committed files,
@@ -17,11 +17,14 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from instpt_assets.store.lease import LEASES
-from instpt_assets.store.store import DRAFTS, Store, cache_folder
+from instpt_assets.store.store import CACHE, DRAFTS, Store, cache_folder
 
-_TEMPORARY = re.compile(rf"(.*/)?\.[^/]+\.[0-9a-f]{{32}}|{LEASES}/.+\.json")
-"""A lease that lives is renewed all the time."""
+_TEMPORARY = re.compile(rf"(.*/)?\.[^/]+\.[0-9a-f]{{32}}|{LEASES}/.+\.json|{CACHE}/.+\.npz")
+"""A lease that lives is renewed all the time; what the cache lacks is made again."""
 _UNFINISHED = re.compile(r"_progress/(?P<artifact>.+?/[0-9a-f]{20})(/.*)?")
+TRAINING = "training"
+"""Where in the cache states of trainings lie that one with a larger budget goes on from, in folders of folders."""
+_STATE = re.compile(rf"(?P<state>{CACHE}/{TRAINING}/[^/]+/[^/]+)(/.*)?")
 _WRITTEN = re.compile(rf"(?P<draft>({DRAFTS}/)?(?P<artifact>[^_].*?/[0-9a-f]{{20}})/(?P<nonce>[0-9a-f]{{12}}))(/.*)?")
 
 
@@ -55,12 +58,12 @@ def sweep(store: Store, days: float) -> Iterator[Leftover]:
     yield from _sweep(store.fs, store.root, [store.root], limit)
     if not store.is_local:
         cache = cache_folder()
-        yield from _sweep(LocalFileSystem(), str(cache), [str(cache / "_progress"), str(cache / DRAFTS)], limit)
+        yield from _sweep(LocalFileSystem(), str(cache), [str(cache / name) for name in ("_progress", DRAFTS, CACHE)], limit)
 
 
 def _sweep(fs: Any, root: str, folders: Sequence[str], limit: float) -> Iterator[Leftover]:
     found = _listed(fs, root, folders)
-    for left in [*found.temporary, *found.drafts(), *found.unfinished.values()]:
+    for left in [*found.temporary, *found.drafts(), *found.unfinished.values(), *found.states.values()]:
         if left.modified < limit and not _is_committed(fs, left):
             with suppress(FileNotFoundError):  # its writer lives after all, and removed it itself
                 fs.rm(left.path, recursive=True)
@@ -79,6 +82,7 @@ class _Found:
     committed: set[str] = field(default_factory=set)
     """Artifacts with a manifest."""
     unfinished: dict[str, Leftover] = field(default_factory=dict)
+    states: dict[str, Leftover] = field(default_factory=dict)
     temporary: list[Leftover] = field(default_factory=list)
 
     def drafts(self) -> Iterator[Leftover]:
@@ -101,6 +105,8 @@ def _listed(fs: Any, root: str, folders: Sequence[str]) -> _Found:
         if match := _UNFINISHED.fullmatch(name):
             artifact = match["artifact"]
             found.unfinished.setdefault(artifact, Leftover(f"{root}/_progress/{artifact}")).add(size, modified)
+        elif match := _STATE.fullmatch(name):
+            found.states.setdefault(match["state"], Leftover(f"{root}/{match['state']}")).add(size, modified)
         elif match := _WRITTEN.fullmatch(name):
             by_nonce = found.written.setdefault(match["artifact"], {})
             by_nonce.setdefault(match["nonce"], Leftover(f"{root}/{match['draft']}")).add(size, modified)

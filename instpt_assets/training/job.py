@@ -9,18 +9,20 @@ from pydantic import Field
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from instpt_assets.mixture.index import HELD_OUT_BOUNDS
+from instpt_assets.mixture.index import HELD_OUT_BOUNDS, MixtureIndex
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.lora import Lora
 from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.recipe.training import ModelShape, Optimization
+from instpt_assets.store.sealed import SealedFolders
 from instpt_assets.training.batches import SequenceSource
+from instpt_assets.training.lineage import Lineage, lineage_key
 from instpt_assets.training.log import LOGS, read_log, read_times
 from instpt_assets.training.loop import train
 from instpt_assets.training.lora import add_adapters
 from instpt_assets.training.model import build_for_tokenizer, load_model
-from instpt_assets.training.model_card import Card
+from instpt_assets.training.model_card import Card, write_cards
 from instpt_assets.training.monitor import Progress
 from instpt_assets.training.plots import PLOT, plot_training
 
@@ -64,6 +66,19 @@ class TuningData(Part):
     """Tables of the pinned clean shards, from which the curriculum's passages are cut."""
 
 
+class Ancestors(Part):
+    """Where a training keeps its state for larger budgets, and what tells whose states are the first steps of whose."""
+
+    folder: Path
+    """Where the states of all trainings lie."""
+    url: str | None
+    """Where they are copied to, for other machines."""
+    made_of: dict[str, str]
+    """What the job itself does not hold: digests of base model and tokenizer, the code's version."""
+    source_digests: tuple[tuple[str, str, str], ...]
+    """Asset, partition and digest of each tokenized artifact that the mixture names."""
+
+
 class TrainingJob(Part):
     """A model, its data and its training."""
 
@@ -95,10 +110,14 @@ class TrainingJob(Part):
     """Where the files go."""
     state_folder: Path | None
     """Where unfinished work is kept."""
+    state_url: str | None = None
+    """Where it is copied to, for a rerun on another machine."""
+    ancestors: Ancestors | None = None
+    """Where the state for larger budgets is kept, of a mixture only."""
 
 
 def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
-    """Train in this process (one of several under torchrun); see `train`. The process with rank 0 also draws the loss.
+    """Train in this process (one of several under torchrun); see `train`. The process with rank 0 also draws the loss and writes the model cards.
 
     Returns:
         The statistics of `train`, and of the data under `data`.
@@ -115,13 +134,18 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         tokenizer=job.tokenizer,
         checkpoint_steps=job.checkpoint_steps,
         state_folder=job.state_folder,
+        state_url=job.state_url,
+        lineage=_lineage(job),
         held_out=_open_held_out(job),
         held_out_every_steps=job.held_out_every_steps,
         card=job.card,
         progress=progress,
     )
     if dist.get_rank() == 0:
-        plot_training(read_log(job.out), read_times(job.out / LOGS), job.out / LOGS / PLOT)
+        lines = read_log(job.out)
+        plot_training(lines, read_times(job.out / LOGS), job.out / LOGS / PLOT)
+        if job.card is not None:
+            write_cards(job.card, lines, job.out, num_parameters=statistics["num_parameters"])
     return {**statistics, "data": getattr(source, "statistics", {})}
 
 
@@ -138,6 +162,24 @@ def _start(job: TrainingJob) -> PreTrainedModel:
 
         wire_induction(model, seed=job.seed)
     return model
+
+
+def _lineage(job: TrainingJob) -> Lineage | None:
+    ancestors = job.ancestors
+    if ancestors is None or not isinstance(job.data, MixtureData):
+        return None
+    fields = {"model", "lora", "wired_start", "seed", "sequence_length"}
+    if isinstance(job.model, str):
+        fields.remove("model")  # a base model is its content, wherever it lies
+    attention = MixtureIndex(job.data.folder).document_attention
+    settings = {**job.model_dump(mode="json", include=fields), **ancestors.made_of, "document_attention": attention}
+    key = lineage_key(job.optimization, settings)
+    return Lineage(
+        folders=SealedFolders(ancestors.folder / key, ancestors.url and f"{ancestors.url}/{key}"),
+        optimization=job.optimization,
+        mixture=job.data.folder,
+        source_digests={(asset, partition): digest for asset, partition, digest in ancestors.source_digests},
+    )
 
 
 def _open_held_out(job: TrainingJob) -> SequenceSource | None:

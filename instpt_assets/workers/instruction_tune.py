@@ -8,9 +8,10 @@ from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.training import InstructionTuning
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
+from instpt_assets.workers.cards import model_card
 from instpt_assets.workers.runtime import Report
 from instpt_assets.workers.tokenizers import check_checkpoint, check_tokens
-from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
+from instpt_assets.workers.training import run_training_worker, seed_number, state_folder, state_url
 
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
@@ -34,8 +35,10 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
         sequence_length=tuning.sequence_length,
         optimization=tuning.optimization,
         execution=execution,
+        card=model_card(spec, inputs, "instruction_tuned"),
         out=out,
         state_folder=state_folder(spec, inputs),
+        state_url=state_url(spec, inputs),
     )
     return run(job, progress)
 

@@ -7,21 +7,22 @@ from typing import Any
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.training import Pretraining
 from instpt_assets.store.making import Inputs
-from instpt_assets.store.manifest import Spec
+from instpt_assets.store.manifest import SOURCE, Spec
 from instpt_assets.store.store import resolve
 from instpt_assets.training.base_models import WEIGHT_FILES, planned_base_model
+from instpt_assets.workers.cards import model_card
 from instpt_assets.workers.runtime import Report
 from instpt_assets.workers.tokenizers import check_base_model, check_tokens
-from instpt_assets.workers.training import run_training_worker, seed_number, state_folder
+from instpt_assets.workers.training import ancestors_places, run_training_worker, seed_number, state_folder, state_url
 
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
     """Pre-train the model of one arm and seed."""
-    from instpt_assets.training.job import MixtureData, TrainingJob
+    from instpt_assets.training.job import Ancestors, MixtureData, TrainingJob
     from instpt_assets.training.launch import run
 
     pretraining = Pretraining.model_validate_json(json.dumps(spec.recipe["pretraining"]))
-    model = pretraining.model
+    model, base_model = pretraining.model, None
     if isinstance(model, str):
         base_model = planned_base_model(spec, WEIGHT_FILES)
         check_base_model(base_model, inputs["tokenizer", "all"])
@@ -31,6 +32,7 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     # The mixture copies no token: it names the tokenized artifacts that it was made from.
     tokens = resolve(mixture.store, mixture.manifest.inputs)
     check_tokens(tokens.values(), inputs["tokenizer", "all"])
+    folder, url = ancestors_places(inputs)
     job = TrainingJob(
         model=model,
         seed=seed_number(spec),
@@ -41,9 +43,22 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
         sequence_length=pretraining.sequence_length,
         optimization=pretraining.optimization,
         checkpoint_steps=pretraining.checkpoint_steps,
+        held_out_every_steps=pretraining.held_out_every_steps,
         execution=execution,
+        card=model_card(spec, inputs, "pretrained", base_model=base_model, mixture=mixture),
         out=out,
         state_folder=state_folder(spec, inputs),
+        state_url=state_url(spec, inputs),
+        ancestors=Ancestors(
+            folder=folder,
+            url=url,
+            made_of={
+                "tokenizer": inputs["tokenizer", "all"].manifest.digest,
+                "base_models": " ".join(sorted(item.digest for item in spec.inputs if item.asset.startswith(SOURCE))),
+                "code_version": str(spec.code_version),
+            },
+            source_digests=tuple((asset, key, artifact.manifest.digest) for (asset, key), artifact in sorted(tokens.items())),
+        ),
     )
     return run(job, progress)
 

@@ -11,8 +11,9 @@ from instpt_assets.recipe.synthesis import Synthesizer
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
 from instpt_assets.training.base_models import WEIGHT_FILES, planned_base_model
+from instpt_assets.workers.cards import model_card
 from instpt_assets.workers.runtime import Report
-from instpt_assets.workers.training import run_training_worker, state_folder
+from instpt_assets.workers.training import run_training_worker, state_folder, state_url
 
 SEED = 0
 
@@ -25,9 +26,10 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     synthesizer = Synthesizer.model_validate_json(json.dumps(spec.recipe))
     pinned = [inputs["clean_corpus", shard] for shard in synthesizer.pinned_shards]
     clean_tables = tuple(table for artifact in pinned for table in artifact.tables())
-    model = synthesizer.model
+    model, base_model = synthesizer.model, None
     if isinstance(model, str):
-        folder = planned_base_model(spec, (*WEIGHT_FILES, *TOKENIZER_FILES)).folder()
+        base_model = planned_base_model(spec, (*WEIGHT_FILES, *TOKENIZER_FILES))
+        folder = base_model.folder()
         model, tokenizer = str(folder), copy_tokenizer(folder, out=out)
     else:
         tokenizer = _train_tokenizer(synthesizer, clean_tables, out)
@@ -46,8 +48,10 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
         sequence_length=synthesizer.sequence_length,
         optimization=synthesizer.optimization,
         execution=execution,
+        card=model_card(spec, inputs, "synthesizer", base_model=base_model),
         out=out,
         state_folder=state_folder(spec, inputs),
+        state_url=state_url(spec, inputs),
     )
     return {**run(job, progress), "tokenizer": tokenizer}
 
