@@ -17,12 +17,11 @@ from instpt_assets.defs.partitions import SINGLE_RUN, every, pinned, same, seed_
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.task_names import check_task_names
 from instpt_assets.defs.workers import materialize_in_worker
-from instpt_assets.mixture.arrays import OFFSETS
 from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.mixture.row_index import stored_indices
 from instpt_assets.recipe.arms import Arm
 from instpt_assets.store.making import Inputs
 from instpt_assets.store.manifest import Spec
-from instpt_assets.store.store import Artifact
 
 
 def arm_assets(project: Project) -> list[dg.AssetsDefinition]:
@@ -103,7 +102,7 @@ def _mixture(project: Project, name: str, arm: Arm, seeds: dg.StaticPartitionsDe
         **attributes(f"{name}/tokenized_mixture", name, kinds={"numpy"}),
         partitions_def=seeds,
         backfill_policy=SINGLE_RUN,
-        deps=_components(arm),
+        deps=_components(project, arm),
     )
     def tokenized_mixture(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         """The arm's training data in order: an index over tokenized shards that copies no token."""
@@ -113,44 +112,37 @@ def _mixture(project: Project, name: str, arm: Arm, seeds: dg.StaticPartitionsDe
 
 
 def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:
-    arm = project.recipe.arms[spec.asset.split("/")[0]]
-
-    def folders(asset: str) -> dict[str, Path]:
-        return {key: _rows(artifact) for (name, key), artifact in inputs.items() if name == asset}
-
+    name = spec.asset.split("/")[0]
+    arm, recipe = project.recipe.arms[name], spec.recipe
     # The index copies no token; through this list its digest follows its sources'.
     sources = [{"asset": i.asset, "partition": i.partition, "digest": i.digest} for i in spec.inputs]
     (out / "inputs.json").write_text(json.dumps(sources, indent=1) + "\n", encoding="utf-8")
     statistics = build_mixture(
         arm.mixture,
-        raw=folders("tokenized_raw"),
-        augmented=folders(f"{arm.pair_set}/tokenized_augmented") if arm.pair_set else None,
-        instructions=folders("tokenized_instructions").get("all"),
-        seed=int(spec.partition.removeprefix("seed-")),
-        token_budget=spec.recipe["token_budget"],
-        batch_tokens=spec.recipe["batch_tokens"],
-        sequence_length=spec.recipe["sequence_length"],
+        stored_indices(project.store, inputs),
+        seed=recipe["seed"],
+        token_budget=recipe["token_budget"],
+        extended_from=recipe.get("extended_from", ()),
+        batch_tokens=recipe["batch_tokens"],
+        sequence_length=recipe["sequence_length"],
+        packing=recipe.get("packing", "concatenate"),
+        document_attention=recipe.get("document_attention", False),
+        held_out_documents=recipe.get("held_out_documents", 0),
         out=out,
     )
     if arm.allow_missing_shards:
-        taken = {i.partition for i in spec.inputs if i.asset == "tokenized_raw"}
-        statistics["missing_shards"] = [key for key in project.plan().wanted_shards(spec.asset.split("/")[0]) if key not in taken]
+        taken = {i.partition for i in spec.inputs}
+        statistics["missing_shards"] = [key for key in project.plan().wanted_shards(name) if key not in taken]
     return statistics
 
 
-def _rows(artifact: Artifact) -> Path:
-    """The local folder of a tokenized artifact with what tells its rows apart; an index needs no token, of which there are far more bytes."""
-    artifact.file(OFFSETS)
-    artifact.tables()
-    return artifact.store.local_folder(artifact)
-
-
-def _components(arm: Arm) -> list[dg.AssetDep]:
+def _components(project: Project, arm: Arm) -> list[dg.AssetDep]:
+    """What the mixture is made from. Dagster knows no mapping to the shards of some corpora; the plan does, and decides what is stale."""
     deps = []
-    if arm.uses("corpus"):
-        assets = ["tokenized_raw", *([f"{arm.pair_set}/tokenized_augmented"] if arm.pair_set else [])]
-        deps += [dep for asset in assets for dep in pinned(asset, arm.shards)] if arm.shards else every(*assets)
-    if arm.uses("tuning") or arm.uses("general"):
+    for asset, corpora in arm.shard_assets(held_out=project.recipe.pretraining.held_out_documents > 0).items():
+        shards = [key for key in arm.shards or () if corpora is None or key.split("--")[0] in corpora]
+        deps += pinned(asset, shards) if arm.shards else every(asset)
+    if arm.takes_instructions:
         deps += same("tokenized_instructions")
     return deps
 

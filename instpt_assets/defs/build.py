@@ -28,7 +28,7 @@ def build_definitions(project: Project) -> dg.Definitions:
         assets += tuning_assets(project, recipe.tuning)
     if recipe.synthesizer is not None:
         assets += synthesizer_assets(project, recipe.synthesizer)
-    if recipe.instruction_tuning or any(arm.uses("tuning") or arm.uses("general") for arm in recipe.arms.values()):
+    if recipe.instruction_tuning or any(arm.takes_instructions for arm in recipe.arms.values()):
         assets += instruction_token_assets(project)
     for name in recipe.pair_sets:
         assets += pair_set_assets(project, name)

@@ -78,7 +78,7 @@ class CurrentArtifacts:
         return found
 
     def arm_shards(self, arm: str) -> list[str]:
-        """The shards that an arm takes, none if its mixture has no corpus; without those missing, where it allows that.
+        """The shards that an arm takes, none if its mixture takes no corpus; without those missing, where it allows that.
 
         Raises:
             NotMaterialized: some are missing.
@@ -94,14 +94,22 @@ class CurrentArtifacts:
         return [key for key in wanted if key not in set(missing)]
 
     def wanted_shards(self, arm: str) -> list[str]:
-        """The shards that an arm is about: those that it names, or all; none if its mixture has no corpus."""
-        part = self.recipe.arms[arm]
-        return list(part.shards or self.registered_shards) if part.uses("corpus") else []
+        """The shards that an arm is about: of the corpora that its mixture takes, those that it names, or all; none if it takes no corpus."""
+        taken = {key for keys in self.arm_tokens(arm).values() for key in keys}
+        return [key for key in self._arm_keys(arm) if key in taken]
+
+    def arm_tokens(self, arm: str) -> dict[str, list[str]]:
+        """The tokens that an arm is about: assets with the shards that it takes of each."""
+        assets = self.recipe.arms[arm].shard_assets(held_out=self.recipe.pretraining.held_out_documents > 0)
+        keys = self._arm_keys(arm)
+        return {asset: [key for key in keys if corpora is None or key.split("--")[0] in corpora] for asset, corpora in assets.items()}
+
+    def _arm_keys(self, arm: str) -> list[str]:
+        return list(self.recipe.arms[arm].shards or self.registered_shards)
 
     def missing_shards(self, arm: str) -> list[str]:
-        """Those of them that lack tokens that the arm takes."""
-        pair_set = self.recipe.arms[arm].pair_set
-        assets = ["tokenized_raw", *([f"{pair_set}/tokenized_augmented"] if pair_set else [])]
-        wanted = self.wanted_shards(arm)
-        there = [set(self._materialized(asset, wanted)) for asset in assets]
-        return [key for key in wanted if not all(key in found for found in there)]
+        """Those of the wanted shards that lack tokens that the arm takes."""
+        missing: set[str] = set()
+        for asset, keys in self.arm_tokens(arm).items():
+            missing |= set(keys) - set(self._materialized(asset, keys))
+        return [key for key in self.wanted_shards(arm) if key in missing]

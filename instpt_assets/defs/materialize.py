@@ -195,8 +195,9 @@ def incomplete_arms(project: Project, left: Left) -> dict[str, str]:
     plan = project.plan()
     found = {}
     for arm, part in project.recipe.arms.items():
-        pairs = f"{part.pair_set}/instruction_pairs"
-        lost = [key for key in plan.wanted_shards(arm) if key in left.failed or (pairs in left.stopped and not plan.is_current(pairs, key))]
+        stopped = {f"{pair_set}/instruction_pairs" for pair_set in part.pair_sets} & left.stopped
+        wanted = plan.wanted_shards(arm)
+        lost = [key for key in wanted if key in left.failed or any(not plan.is_current(pairs, key) for pairs in stopped)]
         if lost and not part.allow_missing_shards:
             found[arm] = f"{arm}: waits for {', '.join(lost[:MAX_NAMED])}{f' and {len(lost) - MAX_NAMED} more' if lost[MAX_NAMED:] else ''}"
             continue

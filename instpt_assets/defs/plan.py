@@ -26,7 +26,7 @@ CODE_VERSIONS = {
     "tokenized_raw": 1,
     "tokenized_augmented": 1,
     "tokenized_instructions": 2,
-    "tokenized_mixture": 1,
+    "tokenized_mixture": 2,
     "pretrained_checkpoint": 1,
     "instruction_tuned_checkpoint": 1,
     "eval_scores": 1,

@@ -175,19 +175,21 @@ class StageInputs(CurrentArtifacts):
         return recipe, inputs
 
     def _tokenized_mixture(self, arm: str, seed: str) -> tuple[dict[str, Any], Iterable[Input]]:
-        part = self.recipe.arms[arm]
-        keys = self.arm_shards(arm)
+        part, pretraining = self.recipe.arms[arm], self.recipe.pretraining
+        keys = set(self.arm_shards(arm))
         recipe = {
             "mixture": [component.hashed() for component in part.mixture],
             "seed": int(seed.removeprefix("seed-")),
-            "sequence_length": self.recipe.pretraining.sequence_length,
-            "token_budget": self.recipe.pretraining.optimization.token_budget,
-            "batch_tokens": self.recipe.pretraining.optimization.batch_tokens,
+            "sequence_length": pretraining.sequence_length,
+            "token_budget": pretraining.optimization.token_budget,
+            "batch_tokens": pretraining.optimization.batch_tokens,
         }
-        inputs = self._inputs("tokenized_raw", keys)
-        if part.pair_set is not None:
-            inputs += self._inputs(f"{part.pair_set}/tokenized_augmented", keys)
-        if part.uses("tuning") or part.uses("general"):
+        # Fields that came later: they are hashed where they are set.
+        hashed = pretraining.hashed()
+        recipe |= {name: hashed[name] for name in ("packing", "document_attention", "held_out_documents") if name in hashed}
+        recipe |= {name: value for name, value in hashed["optimization"].items() if name == "extended_from"}
+        inputs = [i for asset, wanted in self.arm_tokens(arm).items() for i in self._inputs(asset, [key for key in wanted if key in keys])]
+        if part.takes_instructions:
             inputs += self._inputs("tokenized_instructions")
         return recipe, inputs
 

@@ -61,7 +61,7 @@ class ArrayWriter:
         self._file.close()
 
     def _write_header(self) -> int:
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length, *self._inner)}
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length, *self._inner)}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
 

@@ -78,12 +78,17 @@ class Recipe(Part):
     def _references(self) -> Self:
         problems: list[str] = []
         for name, arm in self.arms.items():
-            if arm.pair_set is not None and arm.pair_set not in self.pair_sets:
-                problems.append(f"arms.{name}: unknown pair_set '{arm.pair_set}' (the recipe has: {_names(self.pair_sets)})")
-            if arm.uses("tuning") and self.tuning is None:
-                problems.append(f"arms.{name}: component 'tuning' needs the section tuning")
-            if arm.uses("general") and self.general_instructions is None:
-                problems.append(f"arms.{name}: component 'general' needs the section general_instructions")
+            for index, component in enumerate(arm.mixture):
+                where = f"arms.{name}.mixture.{index}"
+                if component.pair_set is not None and component.pair_set not in self.pair_sets:
+                    problems.append(f"{where}: unknown pair_set '{component.pair_set}' (the recipe has: {_names(self.pair_sets)})")
+                unknown = [corpus for corpus in component.corpora or () if corpus not in self.corpora]
+                if unknown:
+                    problems.append(f"{where}.corpora: unknown {_names(unknown)} (the recipe has: {_names(self.corpora)})")
+                if component.component == "tuning" and self.tuning is None:
+                    problems.append(f"{where}: component 'tuning' needs the section tuning")
+                if component.component == "general" and self.general_instructions is None:
+                    problems.append(f"{where}: component 'general' needs the section general_instructions")
             problems += self._wrong_shards(f"arms.{name}.shards", arm.shards or ())
         both = sorted(set(self.arms) & set(self.pair_sets))
         if both:
@@ -127,11 +132,11 @@ class Recipe(Part):
                 )
         if self.instruction_tuning is not None and self.general_instructions is None and self.tuning is None:
             problems.append("instruction_tuning needs general_instructions or tuning")
-        sections = {"general": self.general_instructions, "tuning_pairs": self.tuning}
-        for component in (self.instruction_tuning.components if self.instruction_tuning else None) or ():
-            if sections[component] is None:
-                needed = "general_instructions" if component == "general" else "tuning"
-                problems.append(f"instruction_tuning.components: '{component}' needs the section {needed}")
+        tuned_on = (self.instruction_tuning.components if self.instruction_tuning else None) or ()
+        if "general" in tuned_on and self.general_instructions is None:
+            problems.append("instruction_tuning.components: 'general' needs the section general_instructions")
+        if "tuning_pairs" in tuned_on and self.tuning is None:
+            problems.append("instruction_tuning.components: 'tuning_pairs' needs the section tuning")
         if not isinstance(model, ModelShape) and self.tokenizer.model is None:
             problems.append("a base model (pretraining.model) needs its own tokenizer: give tokenizer.model")
         if problems:

@@ -10,6 +10,7 @@ import pytest
 
 from instpt_assets.mixture.instructions import tokenize_instructions
 from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.mixture.row_index import folder_indices
 from instpt_assets.mixture.tokenized import tokenize_raw
 from instpt_assets.mixture.tokenizer import train_tokenizer
 from instpt_assets.recipe.arms import Component
@@ -130,7 +131,7 @@ def small_store(store: Store, folder: Path) -> SmallStore:
         ["tokenized_raw"],
         lambda out: build_mixture(
             [Component(component="corpus")],
-            raw={"shard": small.local("tokenized_raw")},
+            folder_indices({("tokenized_raw", "shard"): small.local("tokenized_raw")}),
             seed=0,
             token_budget=BUDGET.token_budget,
             batch_tokens=BUDGET.batch_tokens,

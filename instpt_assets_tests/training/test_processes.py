@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.mixture.row_index import folder_indices
 from instpt_assets.mixture.tokenized import tokenize_raw
 from instpt_assets.mixture.tokenizer import train_tokenizer
 from instpt_assets.recipe.arms import Component
@@ -38,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MixtureData]:
     recipe = optimization()
     build_mixture(
         [Component(component="corpus")],
-        raw={"s": folder / "tokens"},
+        folder_indices({("tokenized_raw", "s"): folder / "tokens"}),
         seed=0,
         token_budget=recipe.token_budget,
         batch_tokens=recipe.batch_tokens,
