@@ -28,6 +28,7 @@ from instpt_assets.recipe.training import Optimization
 from instpt_assets.store.sealed import SealedFolders
 from instpt_assets.training.batches import StepBatch, plan_steps
 from instpt_assets.training.distributed import join_processes, shard, summed
+from instpt_assets.training.document_attention import check_confined
 from instpt_assets.training.flops import peak_tokens_per_second
 from instpt_assets.training.guards import Diverged, divergence
 from instpt_assets.training.held_out import HeldOut
@@ -91,6 +92,7 @@ def train(
 
     Raises:
         ValueError: data, budget and model do not fit together (`plan_steps`).
+        NotConfined: the model's attention cannot be confined to documents, as the data asks.
         Diverged: loss or gradients are not finite.
     """
     # Start
@@ -99,6 +101,8 @@ def train(
     mesh = join_processes(device)
     rank, num_processes = dist.get_rank(), dist.get_world_size()
     dtype = getattr(torch, optimization.dtype)
+    if source.document_attention:
+        check_confined(model)
     module = shard(model, mesh, dtype, execution)
     optimizer = build_optimizer(model.parameters(), optimization)
     keeper = Keeper(

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from instpt_assets.recipe.execution import TrainingExecution
 from instpt_assets.training.batches import MicroBatch
+from instpt_assets.training.document_attention import model_inputs
 
 _LOGIT_BYTES: dict[str, int] = {"cpu": 2**23, "cuda": 2**29}
 """Of the float32 logits that stand in memory at once, unless the execution says otherwise: on the CPU what stays in its caches."""
@@ -36,7 +37,8 @@ class SummedLoss(nn.Module):
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """Sum of the cross-entropies [] in nats, float32."""
-        hidden = self.model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
+        inputs = model_inputs(batch, self.model.config._attn_implementation)
+        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         hidden, head = hidden.flatten(0, 1).index_select(0, batch.positions), self.model.get_output_embeddings()
         if type(head) is nn.Linear:
             return self._sum_of_losses(hidden, head, batch.targets)
