@@ -16,8 +16,15 @@ PLOT_BYTES = 100_000
 
 LEADING = (
     "warning",
+    "final_loss",
+    "final_held_out_loss",
+    "steps",
+    "tokens",
     "passages_per_second",
     "tokens_per_second",
+    "mfu",
+    "training_seconds",
+    "resumed_from_step",
     "pairs_per_passage",
     "no_valid_pair_share",
     "accepted_share",
@@ -42,7 +49,21 @@ def describe(artifact: Artifact, reused: bool) -> dict[str, Any]:
     leading = {name: statistics[name] for name in LEADING if name in statistics}
     plain = {name: value for name, value in {**leading, **statistics}.items() if isinstance(value, str | int | float)}
     nested = {name: dg.MetadataValue.json(value) for name, value in statistics.items() if name not in plain}
-    return {**metadata, **plain, "identity": manifest.identity, "path": dg.MetadataValue.path(artifact.url), **nested}
+    places = {"path": dg.MetadataValue.path(artifact.url), **_checkpoint(artifact)}
+    return {**metadata, **plain, "identity": manifest.identity, **places, **nested}
+
+
+def _checkpoint(artifact: Artifact) -> Mapping[str, dg.MetadataValue]:
+    """Of a trained model: where the last checkpoint lies, as a folder to load, and its card."""
+    files = artifact.manifest.by_name
+    if "checkpoint/config.json" not in files:
+        return {}
+    folder = PurePosixPath(files["checkpoint/config.json"].path).parent
+    places: dict[str, dg.MetadataValue] = {"checkpoint": dg.MetadataValue.path(f"{artifact.url}/{folder}")}
+    if "checkpoint/README.md" in files:
+        text = artifact.file("checkpoint/README.md").read_text(encoding="utf-8")
+        places["model_card"] = dg.MetadataValue.md(text.split("\n---\n", 1)[1])
+    return places
 
 
 def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:

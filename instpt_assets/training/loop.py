@@ -87,8 +87,8 @@ def train(
         progress: told the figures of the last step every few seconds (`Monitor`).
 
     Returns:
-        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, final_held_out_loss (None without held-out sequences),
-        num_parameters, vocab_size, num_processes, resumed_from_step, and those of the monitor.
+        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, num_parameters, vocab_size, num_processes, resumed_from_step, and
+        those of the monitor.
 
     Raises:
         ValueError: data, budget and model do not fit together (`plan_steps`).
@@ -172,7 +172,6 @@ def train(
         "loss_tokens": sum(line.loss_tokens for line in lines),
         "first_loss": lines[0].loss,
         "final_loss": lines[-1].loss,
-        "final_held_out_loss": lines[-1].held_out_loss,
         **describe(model),
         "num_processes": num_processes,
         **keeper.statistics(),

@@ -149,7 +149,8 @@ class Monitor:
 
         Returns:
             Statistics: tokens_per_second (of this process's steps without its first ones), training_seconds (of all steps, those before a
-            kill included), data_wait_share; mfu where the peak is known, and peak_gpu_gib on a GPU. Nothing but on the first process.
+            kill included), data_wait_share; mfu where the peak is known, peak_gpu_gib on a GPU, and final_held_out_loss where documents
+            are held out. Nothing but on the first process.
         """
         if not self._first:
             return {}
@@ -157,7 +158,8 @@ class Monitor:
             shutil.copytree(self._live, self._logs, dirs_exist_ok=True)
         own = self._times[_STARTUP_STEPS:] or self._times
         times = read_times(self._logs)
-        return {**self._speed(own or times), "training_seconds": round(sum(time.seconds for time in times), 2), **_memory()}
+        held_out = {} if self._held_out_loss is None else {"final_held_out_loss": self._held_out_loss}
+        return {**held_out, **self._speed(own or times), "training_seconds": round(sum(time.seconds for time in times), 2), **_memory()}
 
     def _record_figures(self, line: LogLine) -> None:
         rate = self._num_unrecorded * self._batch_tokens / max(self._unrecorded_seconds, 1e-9)
