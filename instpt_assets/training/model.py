@@ -1,13 +1,18 @@
-"""Models to train: a Mistral from a shape, or a checkpoint to continue from; and how a trained one is written."""
+"""Models to train: a Mistral from a shape, or a checkpoint to continue from; and how a trained one is written.
+
+Of several processes the first alone holds a model's weights (8 billion are 32 GB); the others hold its shell (device meta) until `shard`
+gives each its share.
+"""
 
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from instpt_assets.recipe.training import ModelShape
 from instpt_assets.training.lora import ADAPTER, is_adapted, merged_weights, write_adapter
@@ -44,6 +49,9 @@ def build_model(
         pad_token_id=pad_token_id,
         dtype=torch.float32,
     )
+    if not is_first_process():
+        with torch.device("meta"):
+            return MistralForCausalLM(config)
     model = MistralForCausalLM(config)
     generator = torch.Generator().manual_seed(seed)
     residual_std = INITIAL_STD / math.sqrt(2 * shape.num_layers)
@@ -71,8 +79,23 @@ def build_for_tokenizer(shape: ModelShape, tokenizer: Path, *, seed: int) -> Mis
 
 
 def load_model(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal language model (folder or hub name) with weights of that type; only safetensors are read, no code of the model's is run."""
-    return AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+    """A causal language model (folder or hub name) with weights of that type; only safetensors are read, no code of the model's is run.
+
+    Its dropout is turned off: the same recipe gives the same losses however a batch is divided.
+    """
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    for name, value in vars(config).items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    if not is_first_process():
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(name_or_path, config=config, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one of its training or torchrun's first."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def write_checkpoint(
