@@ -39,13 +39,10 @@ class MixtureIndex:
     def __init__(self, folder: Path, *, held_out: bool = False) -> None:
         index: dict[str, Any] = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
         self.sequence_length: int = index["sequence_length"]
-        self.packing: str = index.get("packing", "concatenate")
-        self.document_attention: bool = index.get("document_attention", False)
+        self.packing: str = index["packing"]
+        self.document_attention: bool = index["document_attention"]
         self.sources: list[tuple[str, str]] = [(source["asset"], source["partition"]) for source in index["sources"]]
         # Plain views of the maps: slicing np.memmap itself costs several times as much.
-        if (folder / "order.npy").exists():
-            self.pieces, self.bounds = _from_order(folder, self.sequence_length)
-            return
         pieces, bounds = (HELD_OUT_PIECES, HELD_OUT_BOUNDS) if held_out else (PIECES, BOUNDS)
         self.pieces: npt.NDArray[Any] = np.load(folder / pieces, mmap_mode="r").view(np.ndarray)
         self.bounds: Ints = np.load(folder / bounds, mmap_mode="r").view(np.ndarray)
@@ -62,14 +59,3 @@ class MixtureIndex:
         if not 0 <= index < len(self):
             raise IndexError(f"sequence {index} of {len(self)}")
         return self.pieces[self.bounds[index] : self.bounds[index + 1]]
-
-
-def _from_order(folder: Path, sequence_length: int) -> tuple[npt.NDArray[Any], Ints]:
-    from instpt_assets.mixture.packing import concatenate
-
-    order = np.load(folder / "order.npy")
-    packed = concatenate(np.diff(np.load(folder / "starts.npy")), sequence_length)
-    pieces = np.empty(len(packed.document), dtype=PIECE_DTYPE)
-    pieces["source"], pieces["row"] = order["source"][packed.document], order["row"][packed.document]
-    pieces["begin"], pieces["count"] = packed.begin, packed.count
-    return pieces, packed.bounds
