@@ -41,7 +41,13 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
         raise AdapterError(f"lora needs the package peft, which is not installed here ({error}): install it, or leave lora out") from error
     _check_names(model, lora)
     targets = "all-linear" if lora.target_modules == "all_linear" else list(lora.target_modules)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft reckons with any number
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model, adapter_name=_NAME)
@@ -100,10 +106,9 @@ def write_adapter(model: nn.Module, weights: Mapping[str, torch.Tensor], folder:
     config = model.peft_config[_NAME]
     config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
-    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    kept = {
-        f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": weight.contiguous() for name, weight in weights.items() if name in trained
-    }
+    # peft wants a tied weight under each of its names.
+    trained = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
+    kept = {f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": weight.clone() for name, weight in weights.items() if name in trained}
     save_file(kept, folder / "adapter_model.safetensors")
 
 
