@@ -1,8 +1,8 @@
 """Execution: how and where the recipe is computed. Nothing here decides what comes out; nothing here is hashed."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from instpt_assets.recipe.base import Part
 
@@ -50,7 +50,13 @@ class TrainingExecution(Part):
     """How the training loop runs."""
 
     num_processes: int = Field(default=1, ge=1)
-    """Processes on this machine, through torchrun and FSDP2 where more than one."""
+    """Processes on each node (one a GPU), through torchrun and FSDP2 where there is more than one in all."""
+    num_nodes: int = Field(default=1, ge=1)
+    """Machines that train together: the run's own, and others on each of which `python -m instpt_assets.training.join <rendezvous>` runs, with the same installation. They need the same files at the same paths: the store, or the cache of one on S3 (INSTPT_CACHE), on a file system that all share."""
+    rendezvous: str | None = Field(default=None, pattern=r"^[^:/\s]+:[0-9]{1,5}$")
+    """`host:port` of the run's own machine, as the other nodes reach it. Whoever reaches it can take part: keep it on a network of your own. Where a machine has several networks, NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME name the interface on each node."""
+    rendezvous_minutes: float = Field(default=10.0, gt=0)
+    """How long a training waits for its nodes."""
     micro_batch_tokens: int = Field(default=8192, ge=64)
     """Tokens of one forward and backward pass of a process; the rest of the batch is accumulated."""
     attention: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"
@@ -67,6 +73,12 @@ class TrainingExecution(Part):
     """Whether a layer's gathered weights are freed between its forward and backward pass: less memory, more traffic. By default where there are several processes."""
     peak_tflops: float | None = Field(default=None, gt=0)
     """What one device computes at most, in TFLOP/s of the recipe's dtype without sparsity, for the share of it that a training reaches (MFU); known by itself for common GPUs."""
+
+    @model_validator(mode="after")
+    def _rendezvous(self) -> Self:
+        if self.num_nodes > 1 and self.rendezvous is None:
+            raise ValueError(f"num_nodes {self.num_nodes} needs rendezvous, host:port of the run's own machine")
+        return self
 
 
 class EvaluationExecution(Part):
