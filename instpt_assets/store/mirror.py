@@ -9,7 +9,6 @@ import logging
 import shutil
 import threading
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,13 +30,14 @@ class Mirror:
 
     def __init__(self, url: str, folder: Path) -> None:
         self._store, self._folder = Store(url), folder
-        self._waiting: dict[str, tuple[Path, Sequence[str]]] = {}
+        self._waiting: dict[str, tuple[Path, str | None]] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
 
     def names(self) -> list[str]:
         """Names of what is sealed there."""
+        self._store.fs.invalidate_cache()
         records = self._store.fs.glob(f"{self._store.root}/*/{RECORD}")
         return [path.rsplit("/", 2)[-2] for path in records]
 
@@ -62,17 +62,23 @@ class Mirror:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def put(self, name: str, instead_of: Sequence[str] = ()) -> None:
-        """Upload a folder in the background, then remove others; one of them that still waits is not uploaded at all."""
+    def put(self, name: str, replacing: str | None = None) -> None:
+        """Upload a folder in the background.
+
+        Args:
+            name: of the folder.
+            replacing: names that begin so and come before `name` are not uploaded if they still wait, and are removed when it is there.
+        """
         aside = write_aside(self._folder)
         snapshot = aside / name  # its files stay though the folder is removed meanwhile
         release(self._folder / name, snapshot)
         with self._changed:
-            for older in {name, *instead_of} & set(self._waiting):
-                dropped, before = self._waiting.pop(older)
-                instead_of = [*instead_of, *before]
-                shutil.rmtree(dropped.parent, ignore_errors=True)
-            self._waiting[name] = (snapshot, instead_of)
+            for waiting in list(self._waiting):
+                if waiting == name or _is_replaced(waiting, name, replacing):
+                    dropped, before = self._waiting.pop(waiting)
+                    shutil.rmtree(dropped.parent, ignore_errors=True)
+                    replacing = replacing or before
+            self._waiting[name] = (snapshot, replacing)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
                 self._thread.start()
@@ -92,16 +98,16 @@ class Mirror:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                name, (snapshot, instead_of) = next(iter(self._waiting.items()))
+                name, (snapshot, replacing) = next(iter(self._waiting.items()))
                 del self._waiting[name]
             try:
-                self._upload(name, snapshot, instead_of)
+                self._upload(name, snapshot, replacing)
             except Exception:
                 _LOG.warning("%s was not copied to %s", self._folder / name, self._store.url, exc_info=True)
             finally:
                 shutil.rmtree(snapshot.parent, ignore_errors=True)
 
-    def _upload(self, name: str, snapshot: Path, instead_of: Sequence[str]) -> None:
+    def _upload(self, name: str, snapshot: Path, replacing: str | None) -> None:
         fs, nonce = self._store.fs, uuid.uuid4().hex[:12]
         for path in sorted(path for path in snapshot.rglob("*") if path.is_file()):
             target = self._store.path(name, nonce, path.relative_to(snapshot).as_posix())
@@ -110,8 +116,12 @@ class Mirror:
             fs.put_file(str(path), target)
         before = self._store.read_text(self._store.path(name, RECORD))
         self._store.write_text(self._store.path(name, RECORD), json.dumps({"folder": nonce, "files": digests(snapshot)}))
-        gone = [self._store.path(older) for older in instead_of if older != name]
+        gone = [self._store.path(older) for older in self.names() if _is_replaced(older, name, replacing)]
         gone += [self._store.path(name, json.loads(before)["folder"])] if before else []
         for folder in gone:
             with suppress(FileNotFoundError):
                 fs.rm(folder, recursive=True)
+
+
+def _is_replaced(older: str, name: str, replacing: str | None) -> bool:
+    return replacing is not None and older.startswith(replacing) and older < name

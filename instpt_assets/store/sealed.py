@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -57,13 +56,20 @@ class SealedFolders:
             return path
         return None
 
-    def seal(self, aside: Path, name: str, *, instead_of: Sequence[str] = ()) -> None:
-        """Give a folder that `write_aside` made its name; then remove others, here and, when it is there too, at the URL."""
+    def seal(self, aside: Path, name: str, *, replacing: str | None = None) -> None:
+        """Give a folder that `write_aside` made its name.
+
+        Args:
+            aside: the folder.
+            name: its name.
+            replacing: names that begin so and come before `name` are removed, here and, when it is there too, at the URL.
+        """
         seal(aside, self.folder / name)
-        for older in instead_of:
-            shutil.rmtree(self.folder / older, ignore_errors=True)  # another run may be removing it too
+        for older in () if replacing is None else self.folder.glob(f"{replacing}*"):
+            if older.name < name:
+                shutil.rmtree(older, ignore_errors=True)  # another run may be removing it too
         if self._mirror is not None:
-            self._mirror.put(name, instead_of)
+            self._mirror.put(name, replacing)
 
     def close(self) -> None:
         """Wait until all is at the URL, or given up."""

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from instpt_assets.store.sealed import SealedFolders, release, write_aside
 
 _NOTES = "notes.json"
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+"""Frozen weights are the base model's, and no part of a state; one that lacks anything else is refused when it is read."""
 
 
 def state_name(step: int, suffix: str = "") -> str:
@@ -52,13 +54,13 @@ def save_state(
     dist.broadcast_object_list(chosen)
     (aside,) = chosen
     assert aside is not None
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
     dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=aside)
     if first:
         (aside / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
         for kept, path in (beside or {}).items():
             release(path, aside / kept)
-        folders.seal(aside, name, instead_of=[older for older in folders.names("step-") if older < name] if replace else ())
+        folders.seal(aside, name, replacing="step-" if replace else None)
     dist.barrier()
 
 
@@ -90,7 +92,7 @@ def load_state(
     if found[0] is None:
         return None
     path, notes = found[0]
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
     dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=path)
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_TRAINED)
     return path, notes

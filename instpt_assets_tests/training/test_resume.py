@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch.distributed.checkpoint as dcp
 
-from instpt_assets.store.sealed import is_intact, seal
+from instpt_assets.store.sealed import is_intact
 from instpt_assets_tests.training.tiny import CountingSource, contents, optimization
 
 
@@ -83,15 +83,6 @@ def test_state_of_another_training_is_left_alone(run, tmp_path):
     assert statistics["resumed_from_step"] == 0
 
 
-def test_folder_is_intact_only_with_exactly_its_files(tmp_path):
-    (tmp_path / "aside").mkdir()
-    (tmp_path / "aside/a").write_text("1")
-    seal(tmp_path / "aside", tmp_path / "sealed")
-    assert is_intact(tmp_path / "sealed")
-    (tmp_path / "sealed/b").write_text("2")
-    assert not is_intact(tmp_path / "sealed")
-
-
 def test_sigterm_saves_the_step_in_progress(run, tmp_path):
     class TerminatedSource(InterruptedSource):
         def sequence(self, index):
@@ -143,15 +134,6 @@ def test_what_a_killed_run_was_writing_goes_when_it_is_old(run, tmp_path):
     with pytest.raises(Interrupted):
         run("cut", state_folder=tmp_path / "state", save_seconds=0.0, source=InterruptedSource(2))
     assert sealed_names(tmp_path / "state") == {".writing-fresh", "step-00000002"}
-
-
-def test_sealing_replaces_what_lies_there(tmp_path):
-    for text in ("1", "2"):
-        (tmp_path / "aside").mkdir()
-        (tmp_path / "aside/a").write_text(text)
-        seal(tmp_path / "aside", tmp_path / "sealed")
-    assert (tmp_path / "sealed/a").read_text() == "2" and is_intact(tmp_path / "sealed")
-    assert {path.name for path in tmp_path.iterdir()} == {"sealed"}
 
 
 SLOW_TRAINING = """
