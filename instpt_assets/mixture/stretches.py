@@ -138,10 +138,10 @@ def write_best_fit(
     Raises:
         TooLittleData: see `Drawing.check`.
     """
-    least = num_sequences
+    least, budget = num_sequences, drawing.num_tokens(earlier) + num_sequences * sequence_length
     while True:
         drawn = _fitting(drawing, earlier, least, sequence_length)
-        drawing.check(drawn, earlier, drawing.num_tokens(drawn))
+        drawing.check(drawn, earlier, budget)
         order = drawing.shuffled(drawn, earlier, last_stays=False)
         bins = _pack(drawing.documents, order, sequence_length)
         if len(bins) >= num_sequences:

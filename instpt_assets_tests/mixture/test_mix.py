@@ -1,6 +1,7 @@
 """The mixture: exact accounting, ratios and repetitions, equal budgets, determinism, documents that stand once."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -14,7 +15,9 @@ import pytest
 
 from instpt_assets.mixture.arrays import RowWriter
 from instpt_assets.mixture.dataset import MixtureSequences
+from instpt_assets.mixture.drawing import TooLittleData
 from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.mixture.row_index import folder_indices
 from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.training import Optimization
 
@@ -74,8 +77,9 @@ def folders(
 
 
 def build(out: Path, mixture: Sequence[Component], raw: Mapping[str, Path], *, num_steps: int = 20, **changes: Any) -> dict[str, Any]:
+    sources = folders(raw, changes.pop("augmented", None), changes.pop("instructions", None))
     arguments = {"seed": 0, "token_budget": num_steps * BATCH, "batch_tokens": BATCH, "sequence_length": LENGTH} | changes
-    return build_mixture(mixture, raw=raw, out=out, **arguments)
+    return build_mixture(mixture, folder_indices(sources), out=out, **arguments)
 
 
 def corpus(pair_set: str | None = None, **amount: Any) -> Component:
@@ -87,8 +91,10 @@ def tuning(**amount: Any) -> Component:
 
 
 def documents(out: Path) -> list[tuple[str, str, int]]:
+    """Those that were drawn, in training order."""
     sources = json.loads((out / "sources.json").read_text())["sources"]
-    return [(sources[s]["asset"], sources[s]["partition"], int(r)) for s, r in np.load(out / "order.npy")]
+    pieces = np.load(out / "pieces.npy")
+    return [(sources[s]["asset"], sources[s]["partition"], int(row)) for s, row, begin, _ in pieces if begin == 0]
 
 
 def test_every_token_of_the_sequences_is_a_token_of_a_named_row_and_none_is_lost(raw: dict[str, Path], tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_no_token_is_read(raw: dict[str, Path], augmented: dict[str, Path], inst
     for folder in folders(raw, augmented, instructions).values():
         (folder / "tokens.npy").unlink()
     build(tmp_path / "without", mixture, raw, augmented=augmented, instructions=instructions)
-    assert (tmp_path / "with" / "order.npy").read_bytes() == (tmp_path / "without" / "order.npy").read_bytes()
+    assert (tmp_path / "with" / "pieces.npy").read_bytes() == (tmp_path / "without" / "pieces.npy").read_bytes()
 
 
 def test_the_loss_is_on_all_tokens(raw: dict[str, Path], tmp_path: Path) -> None:
@@ -142,7 +148,7 @@ def test_arms_of_one_budget_train_on_equally_many_tokens(
         tmp_path / "instruct", [corpus("synthesized"), tuning(repetition=1)], raw, augmented=augmented, instructions=instructions
     )
     assert vanilla["num_tokens"] == mix["num_tokens"] == instruct["num_tokens"] == 20 * BATCH
-    assert len({np.load(tmp_path / arm / "starts.npy")[-1] for arm in ("vanilla", "mix", "instruct")}) == 1
+    assert {np.load(tmp_path / arm / "pieces.npy")["count"].sum() for arm in ("vanilla", "mix", "instruct")} == {20 * BATCH}
 
 
 @pytest.mark.parametrize("token_budget", [1, 95, 97, 160, 1000])
@@ -161,12 +167,9 @@ def test_documents_that_the_pair_set_chose_stand_only_in_its_texts(
         folder = folders(raw, augmented)[asset, partition]
         names.update(pl.read_parquet(folder / "data-00000.parquet")["document_ids"][row].to_list())
     assert names == {f"c--{shard}/{i}": 1 for shard in range(3) for i in range(50)}
-    assert statistics["left_out_documents"] == 60
-    assert pl.read_parquet(tmp_path / "out/data-00000.parquet").filter(asset="tokenized_raw")["left_out_documents"].to_list() == [
-        20,
-        20,
-        20,
-    ]
+    assert statistics["components"]["corpus (synthesized)"]["augmented_documents"] == 60
+    table = pl.read_parquet(tmp_path / "out/data-00000.parquet").filter(asset="tokenized_raw")
+    assert table["augmented_documents"].to_list() == [20, 20, 20]
 
 
 def test_a_repetition_is_that_many_passes_to_within_one_document(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
@@ -190,48 +193,53 @@ def test_ratios_are_shares_of_the_budget_to_within_one_document(raw: dict[str, P
 def test_the_filler_repeats_where_data_is_short_and_says_how_often(raw: dict[str, Path], tmp_path: Path) -> None:
     available = sum(int(np.load(folder / "offsets.npy")[-1]) for folder in raw.values())
     statistics = build(tmp_path / "out", [corpus()], raw, num_steps=150)
-    assert statistics["components"]["corpus"]["repetition"] == pytest.approx(150 * BATCH / available)
+    assert statistics["components"]["corpus"]["repetition"] == pytest.approx((150 * BATCH + statistics["cut_tokens"]) / available)
     passes = 150 * BATCH // available
     assert set(Counter(documents(tmp_path / "out")).values()) == {passes, passes + 1}
 
 
 @pytest.mark.parametrize(
-    ("mixture", "component"),
+    ("mixture", "component", "ways_out"),
     [
-        ([corpus(max_repetition=1.5), tuning(repetition=1)], "corpus"),
-        ([corpus(), tuning(repetition=3, max_repetition=2)], "tuning"),
-        ([corpus(ratio=0.5), tuning(ratio=0.5, max_repetition=3)], "tuning"),
+        ([corpus(max_repetition=1.5), tuning(repetition=1)], "corpus", "add shards of"),
+        ([corpus(ratio=0.5), tuning(ratio=0.5, max_repetition=3)], "tuning", "add examples of"),
     ],
 )
-def test_too_many_passes_stop_with_the_tokens_available_and_needed(
-    mixture: list[Component], component: str, raw: dict[str, Path], instructions: Path, tmp_path: Path
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_too_many_passes_stop_with_the_tokens_available_and_needed_and_a_budget_that_works(
+    mixture: list[Component], component: str, ways_out: str, packing: str, raw: dict[str, Path], instructions: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=rf"component '{component}' has [\d,]+ tokens available and needs [\d,]+: .* max_repetition"):
-        build(tmp_path / "out", mixture, raw, instructions=instructions, num_steps=150)
+    with pytest.raises(TooLittleData, match=rf"'{component}' has [\d,]+ documents with [\d,]+ tokens and would need [\d,]+") as raised:
+        build(tmp_path / "out", mixture, raw, instructions=instructions, num_steps=150, packing=packing)
+    assert ways_out in str(raised.value)
+    budget = int(re.search(r"token_budget to at most ([\d,]+)", str(raised.value))[1].replace(",", ""))
+    assert BATCH < budget < 150 * BATCH
+    build(tmp_path / "out", mixture, raw, instructions=instructions, token_budget=budget - BATCH, packing=packing)
 
 
-def test_a_mixture_that_leaves_nothing_to_the_filler_is_refused(raw: dict[str, Path], instructions: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="leave none to 'corpus'"):
-        build(tmp_path / "out", [corpus(), tuning(repetition=9)], raw, instructions=instructions)
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_a_mixture_that_leaves_nothing_to_the_filler_is_refused(
+    packing: str, raw: dict[str, Path], instructions: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TooLittleData, match=r"\('tuning' 1,305\) take all of the 1,280 tokens and leave none to 'corpus'"):
+        build(tmp_path / "out", [corpus(), tuning(repetition=9)], raw, instructions=instructions, packing=packing)
 
 
 def test_shards_and_documents_that_do_not_fit_together_are_refused(
     raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="shards differ: c--2"):
+    with pytest.raises(ValueError, match="synthesized/tokenized_augmented of c--2 is not given"):
         build(tmp_path / "out", [corpus("synthesized")], raw, augmented={key: augmented[key] for key in ("c--0", "c--1")})
     foreign = augmented | {"c--0": augmented["c--1"]}
     with pytest.raises(ValueError, match="of c--0 names documents that its tokenized_raw lacks"):
         build(tmp_path / "out", [corpus("synthesized")], raw, augmented=foreign)
-    with pytest.raises(ValueError, match="go with a pair_set"):
-        build(tmp_path / "out", [corpus("synthesized")], raw)
 
 
 def test_the_seed_decides_the_order_and_nothing_else_does(raw: dict[str, Path], tmp_path: Path) -> None:
     build(tmp_path / "a", [corpus()], raw)
     build(tmp_path / "b", [corpus()], dict(reversed(raw.items())))
     build(tmp_path / "c", [corpus()], raw, seed=1)
-    for name in ("order.npy", "starts.npy", "sources.json", "data-00000.parquet"):
+    for name in ("pieces.npy", "bounds.npy", "sources.json", "data-00000.parquet", "mixture.md"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert documents(tmp_path / "a") != documents(tmp_path / "c")
 
@@ -241,7 +249,7 @@ def test_the_order_is_the_one_recorded(
 ) -> None:
     build(tmp_path / "out", [corpus("synthesized"), tuning(repetition=1.5)], raw, augmented=augmented, instructions=instructions)
     digests = {
-        name: sha256((tmp_path / "out" / name).read_bytes()).hexdigest()[:16] for name in ("order.npy", "starts.npy", "sources.json")
+        name: sha256((tmp_path / "out" / name).read_bytes()).hexdigest()[:16] for name in ("pieces.npy", "bounds.npy", "sources.json")
     }
     golden("mixture", digests)
 
