@@ -9,6 +9,7 @@ from pydantic import Field
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from instpt_assets.mixture.flat_sequences import FlatSequences
 from instpt_assets.mixture.index import HELD_OUT_BOUNDS, MixtureIndex
 from instpt_assets.recipe.base import Part
 from instpt_assets.recipe.execution import Execution
@@ -66,6 +67,16 @@ class TuningData(Part):
     """Tables of the pinned clean shards, from which the curriculum's passages are cut."""
 
 
+class FlatData(Part):
+    """Sequences written out (`mixture.flat_sequences`), for a machine without the tables that they were made from."""
+
+    kind: Literal["flat"] = "flat"
+    folder: Path
+    """The training sequences."""
+    held_out: Path | None
+    """Sequences held out of training, if there are any."""
+
+
 class Ancestors(Part):
     """Where a training keeps its state for larger budgets, and what tells whose states are the first steps of whose."""
 
@@ -92,7 +103,7 @@ class TrainingJob(Part):
     """Of the initial weights and of the data's order."""
     tokenizer: Path
     """A tokenizer folder."""
-    data: Annotated[MixtureData | InstructionData | TuningData, Field(discriminator="kind")]
+    data: Annotated[MixtureData | InstructionData | TuningData | FlatData, Field(discriminator="kind")]
     """What it is trained on."""
     sequence_length: int
     """Tokens a sequence."""
@@ -123,7 +134,7 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         The statistics of `train`, and of the data under `data`.
     """
     logging.disable_progress_bar()
-    source = _open(job)
+    source = open_sequences(job)
     statistics = train(
         _start(job),
         source,
@@ -136,7 +147,7 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         state_folder=job.state_folder,
         state_url=job.state_url,
         lineage=_lineage(job),
-        held_out=_open_held_out(job),
+        held_out=open_held_out(job),
         held_out_every_steps=job.held_out_every_steps,
         card=job.card,
         progress=progress,
@@ -182,7 +193,10 @@ def _lineage(job: TrainingJob) -> Lineage | None:
     )
 
 
-def _open_held_out(job: TrainingJob) -> SequenceSource | None:
+def open_held_out(job: TrainingJob) -> SequenceSource | None:
+    """Sequences that are held out of training; None: there are none."""
+    if isinstance(job.data, FlatData):
+        return FlatSequences(job.data.held_out) if job.data.held_out else None
     if not isinstance(job.data, MixtureData) or not (job.data.folder / HELD_OUT_BOUNDS).exists():
         return None
     from instpt_assets.mixture.dataset import MixtureSequences
@@ -190,11 +204,14 @@ def _open_held_out(job: TrainingJob) -> SequenceSource | None:
     return MixtureSequences(job.data.folder, job.data.by_source, held_out=True)
 
 
-def _open(job: TrainingJob) -> SequenceSource:
+def open_sequences(job: TrainingJob) -> SequenceSource:
+    """The sequences that a job trains on."""
     optimization = job.optimization
     num_tokens = optimization.num_steps * optimization.batch_tokens
     match job.data:
         case MixtureData() as mixture:
+        case FlatData(folder=folder):
+            return FlatSequences(folder)
             from instpt_assets.mixture.dataset import MixtureSequences
 
             return MixtureSequences(mixture.folder, mixture.by_source)

@@ -1,6 +1,7 @@
 """The picture of a training: losses and learning rate over tokens, and below them gradient norm and speed."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ Floats = npt.NDArray[np.float64]
 
 
 def plot_training(lines: Sequence[LogLine], times: Sequence[StepTime], path: Path) -> None:
-    """Draw a training as a PNG under 100 kB.
+    """Draw a training as a PNG under 100 kB; where matplotlib is not installed, nothing: the log holds all that it shows.
 
     Args:
         lines: its log.
         times: what its steps took, as far as it is known.
         path: where.
     """
+    if find_spec("matplotlib") is None:
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.training import Pretraining
@@ -15,11 +15,24 @@ from instpt_assets.workers.runtime import Report
 from instpt_assets.workers.tokenizers import check_base_model, check_tokens
 from instpt_assets.workers.training import ancestors_places, run_training_worker, seed_number, state_folder, state_url
 
+if TYPE_CHECKING:
+    from instpt_assets.training.job import TrainingJob
+
 
 def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: Report) -> dict[str, Any]:
     """Pre-train the model of one arm and seed."""
-    from instpt_assets.training.job import Ancestors, MixtureData, TrainingJob
     from instpt_assets.training.launch import run
+
+    return run(training_job(spec, inputs, execution, out), progress)
+
+
+def training_job(spec: Spec, inputs: Inputs, execution: Execution, out: Path) -> "TrainingJob":
+    """The training of one arm and seed.
+
+    Raises:
+        OtherTokenizer: the recipe's tokenizer is not the base model's, or not that of the tokens.
+    """
+    from instpt_assets.training.job import Ancestors, MixtureData, TrainingJob
 
     pretraining = Pretraining.model_validate_json(json.dumps(spec.recipe["pretraining"]))
     model, base_model = pretraining.model, None
@@ -33,8 +46,9 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     tokens = resolve(mixture.store, mixture.manifest.inputs)
     check_tokens(tokens.values(), inputs["tokenizer", "all"])
     folder, url = ancestors_places(inputs)
-    job = TrainingJob(
+    return TrainingJob(
         model=model,
+        lora=pretraining.lora,
         seed=seed_number(spec),
         tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
         data=MixtureData(
@@ -60,7 +74,6 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
             source_digests=tuple((asset, key, artifact.manifest.digest) for (asset, key), artifact in sorted(tokens.items())),
         ),
     )
-    return run(job, progress)
 
 
 if __name__ == "__main__":
