@@ -57,6 +57,8 @@ class TrainingExecution(Part):
     """`host:port` of the run's own machine, as the other nodes reach it. Whoever reaches it can take part: keep it on a network of your own. Where a machine has several networks, NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME name the interface on each node."""
     rendezvous_minutes: float = Field(default=10.0, gt=0)
     """How long a training waits for its nodes."""
+    save_seconds: float = Field(default=60.0, ge=0)
+    """Least time between two saved states, from which a killed training goes on; more where saving would take over 5 % of the time."""
     micro_batch_tokens: int = Field(default=8192, ge=64)
     """Tokens of one forward and backward pass of a process; the rest of the batch is accumulated."""
     attention: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"

@@ -22,7 +22,7 @@ from instpt_assets.training.lineage import Lineage, lineage_key
 from instpt_assets.training.log import LOGS, read_log, read_times
 from instpt_assets.training.loop import train
 from instpt_assets.training.lora import add_adapters
-from instpt_assets.training.model import build_for_tokenizer, load_model
+from instpt_assets.training.model import build_for_tokenizer, is_first_process, load_model
 from instpt_assets.training.model_card import Card, write_cards
 from instpt_assets.training.monitor import Progress
 from instpt_assets.training.plots import PLOT, plot_training
@@ -142,10 +142,12 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         job.execution.training,
         out=job.out,
         device=job.execution.device,
+        seed=job.seed,
         tokenizer=job.tokenizer,
         checkpoint_steps=job.checkpoint_steps,
         state_folder=job.state_folder,
         state_url=job.state_url,
+        save_seconds=job.execution.training.save_seconds,
         lineage=_lineage(job),
         held_out=open_held_out(job),
         held_out_every_steps=job.held_out_every_steps,
@@ -168,7 +170,7 @@ def _start(job: TrainingJob) -> PreTrainedModel:
         add_adapters(model, job.lora, seed=job.seed)
         return model
     model = build_for_tokenizer(job.model, job.tokenizer, seed=job.seed)
-    if job.wired_start:
+    if job.wired_start and is_first_process():
         from instpt_assets.training.wired import wire_induction
 
         wire_induction(model, seed=job.seed)
@@ -209,9 +211,9 @@ def open_sequences(job: TrainingJob) -> SequenceSource:
     optimization = job.optimization
     num_tokens = optimization.num_steps * optimization.batch_tokens
     match job.data:
-        case MixtureData() as mixture:
         case FlatData(folder=folder):
             return FlatSequences(folder)
+        case MixtureData() as mixture:
             from instpt_assets.mixture.dataset import MixtureSequences
 
             return MixtureSequences(mixture.folder, mixture.by_source)

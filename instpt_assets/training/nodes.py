@@ -49,6 +49,8 @@ class NodesTraining(Part):
     """Where torchrun's processes find each other, at the host of the rendezvous."""
     versions: dict[str, str]
     """Of the libraries whose releases must agree."""
+    paths: tuple[Path, ...]
+    """What of the job's paths is there on the run's node, and must be on all."""
     job: TrainingJob
     """The job, the same on all nodes."""
 
@@ -113,7 +115,8 @@ class RunsNode(Node):
             ) from error
         if job.state_folder is not None:
             job.state_folder.mkdir(parents=True, exist_ok=True)
-        training = NodesTraining(id=uuid.uuid4().hex, port=_free_port(), versions=_versions(), job=job)
+        paths = tuple(path for path in _paths(job.model_dump()) if path.exists())
+        training = NodesTraining(id=uuid.uuid4().hex, port=_free_port(), versions=_versions(), paths=paths, job=job)
         super().__init__(store, host, 0, training)
         self._signs: dict[int, tuple[int, float]] = {}
         store.set(_TRAINING, training.model_dump_json())
@@ -242,7 +245,7 @@ def _check(training: NodesTraining) -> None:
         if version(name) != wanted:
             raise ValueError(f"it has {name} {version(name)}, the run {wanted}: install the same release on all nodes")
     deadline = time.monotonic() + _SEE_SECONDS
-    missing = list(_paths(training.job.model_dump()))
+    missing = list(training.paths)
     while missing := [path for path in missing if not path.exists()]:
         if time.monotonic() > deadline:
             raise ValueError(

@@ -36,6 +36,7 @@ def make(spec: Spec, inputs: Inputs, execution: Execution, out: Path, progress: 
     curriculum = synthesizer.curriculum
     job = TrainingJob(
         model=model,
+        lora=synthesizer.lora,
         wired_start=curriculum is not None and curriculum.wired_start,
         seed=SEED,
         tokenizer=out / "tokenizer",

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from instpt_assets.recipe.lora import Lora
 from instpt_assets.recipe.synthesis import Curriculum, Synthesizer
 from instpt_assets.recipe.training import InstructionTuning, Optimization, Pretraining
 from instpt_assets.store.manifest import Input
@@ -38,7 +40,9 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
     assert len(set(weights.values())) == 3
     assert artifact.manifest.statistics["final_loss"] < artifact.manifest.statistics["first_loss"]
 
-    tuning = InstructionTuning(sequence_length=128, optimization=BUDGET)
+    tuning = InstructionTuning(
+        sequence_length=128, optimization=BUDGET, components=("tuning_pairs",), checkpoint_steps=(2,), lora=Lora(rank=4)
+    )
     tuned = small.train(
         instruction_tune,
         "vanilla/instruction_tuned_checkpoint",
@@ -49,6 +53,11 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
     statistics = tuned.manifest.statistics
     # Responses are short: most tokens have no loss.
     assert 0 < statistics["loss_tokens"] < statistics["tokens"] / 4
+    assert 0 < statistics["num_trained_parameters"] < statistics["num_parameters"] / 4
+    weights = [load_file(tuned.file(f"{name}/model.safetensors")) for name in ("checkpoint-2", "checkpoint")]
+    weights.append(load_file(artifact.file("checkpoint/model.safetensors")))
+    early, late, before = (part["model.layers.0.self_attn.q_proj.weight"] for part in weights)
+    assert not torch.equal(early, late) and not torch.equal(early, before)
     AutoModelForCausalLM.from_pretrained(tuned.local() / "checkpoint")
 
 
