@@ -74,8 +74,9 @@ class WeightsAndBiases:
 
     @property
     def place(self) -> str:
-        """Where the run can be looked at: its page, or offline its folder, for `wandb sync`."""
-        return self._run.url or str(Path(self._run.dir).parent)
+        """Where the run can be looked at: its page, or offline its folder."""
+        folder = Path(self._run.dir).parent
+        return f"{folder} (offline; `wandb sync {folder}` sends it)" if self._run.offline else str(self._run.url or folder)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Add the figures of a step, by name; those of a step that the run has already are dropped there."""

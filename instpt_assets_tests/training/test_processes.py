@@ -44,6 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MixtureData]:
         token_budget=recipe.token_budget,
         batch_tokens=recipe.batch_tokens,
         sequence_length=LENGTH,
+        held_out_documents=7,
         out=folder / "mixture",
     )
     return tokenizer, MixtureData(folder=folder / "mixture", sources=(("tokenized_raw", "s", folder / "tokens"),))
@@ -58,6 +59,7 @@ def job(data: tuple[Path, MixtureData], out: Path, num_processes: int, **changes
         "tokenizer": tokenizer,
         "data": mixture,
         "sequence_length": LENGTH,
+        "held_out_every_steps": 3,
         "optimization": optimization(),
         "execution": Execution(
             num_threads=num_processes, training=TrainingExecution(num_processes=num_processes, micro_batch_tokens=2 * LENGTH)
@@ -81,13 +83,16 @@ def test_two_processes_train_as_one(data, tmp_path):
     two = run(job(data, tmp_path / "two", 2, checkpoint_steps=(4,), state_folder=tmp_path / "state"), messages.append)
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
     assert messages[-1]["step"] == 8
-    losses = [[line.loss for line in read_log(tmp_path / name)] for name in ("one", "two")]
+    logs = [read_log(tmp_path / name) for name in ("one", "two")]
+    losses = [[line.loss for line in log] for log in logs]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert losses[0][-1] < losses[0][0] - 0.5
+    held_out = [{line.step: line.held_out_loss for line in log if line.held_out_loss is not None} for log in logs]
+    assert held_out[0].keys() == {3, 6, 8} and held_out[1] == pytest.approx(held_out[0], abs=1e-4)
     weights = [load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("one", "two")]
     assert max((weights[0][name] - weights[1][name]).abs().max().item() for name in weights[0]) < 1e-2
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "two/checkpoint-4").config.vocab_size == 300
-    assert (tmp_path / "two/loss.png").stat().st_size < 100_000
+    assert (tmp_path / "two/logs/training.png").stat().st_size < 100_000
 
 
 def test_checkpoint_brings_its_tokenizer(data, tmp_path):
