@@ -75,12 +75,12 @@ def _data_digest(index: MixtureIndex, num_sequences: int, source_digests: Mappin
     """A digest of an index's first sequences; the same in every index that begins with the same tokens."""
     bounds = index.bounds[: num_sequences + 1]
     state = hashlib.sha256(np.ascontiguousarray(bounds, dtype="<i8").tobytes())
-    digests = [source_digests[source] for source in index.sources]
+    # An index numbers its sources as it likes: their content says what they are.
+    contents, ranks = np.unique([source_digests[source] for source in index.sources], return_inverse=True)
     for begin in range(0, int(bounds[-1]), _AT_ONCE):
         pieces = np.array(index.pieces[begin : min(begin + _AT_ONCE, int(bounds[-1]))])
-        # Sources are numbered within one index; their content says what they are.
-        numbers, pieces["source"] = np.unique(pieces["source"], return_inverse=True)
-        state.update("".join(f"{digests[number]}\n" for number in numbers.tolist()).encode())
+        used, pieces["source"] = np.unique(ranks[pieces["source"]], return_inverse=True)
+        state.update("\n".join(contents[used].tolist()).encode())
         state.update(pieces.tobytes())
     return state.hexdigest()
 
