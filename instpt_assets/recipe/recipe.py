@@ -81,7 +81,7 @@ class Recipe(Part):
             for index, component in enumerate(arm.mixture):
                 where = f"arms.{name}.mixture.{index}"
                 if component.pair_set is not None and component.pair_set not in self.pair_sets:
-                    problems.append(f"{where}: unknown pair_set '{component.pair_set}' (the recipe has: {_names(self.pair_sets)})")
+                    problems.append(f"{where}.pair_set: unknown '{component.pair_set}' (the recipe has: {_names(self.pair_sets)})")
                 unknown = [corpus for corpus in component.corpora or () if corpus not in self.corpora]
                 if unknown:
                     problems.append(f"{where}.corpora: unknown {_names(unknown)} (the recipe has: {_names(self.corpora)})")

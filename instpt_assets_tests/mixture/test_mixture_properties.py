@@ -16,21 +16,10 @@ from instpt_assets.mixture.drawing import TooLittleData
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.mixture.row_index import Indices, RowIndex
 from instpt_assets.recipe.arms import Arm, Component
+from instpt_assets_tests.mixture.synthetic import rows
 
 LENGTH = 32
 CORPORA = ("news", "papers", "web")
-
-
-def index(num_tokens: list[int], documents: list[list[int]], components: list[str] | None = None) -> Callable[[], RowIndex]:
-    names, component = np.unique(np.array(components or [], dtype=str), return_inverse=True)
-    found = RowIndex(
-        num_tokens=np.array(num_tokens, dtype=np.int32),
-        num_documents=np.array([len(row) for row in documents], dtype=np.uint8),
-        documents=np.array([document for row in documents for document in row], dtype=np.uint64),
-        components=names,
-        component=component.astype(np.uint8),
-    )
-    return lambda: found
 
 
 @st.composite
@@ -42,13 +31,13 @@ def stores(draw: st.DrawFn) -> Indices:
         for shard in range(draw(st.integers(1, 3))):
             key, sizes = f"{corpus}--{shard}", draw(st.lists(tokens, min_size=1, max_size=30))
             ids = [1000 * len(found) + place for place in range(len(sizes))]
-            found["tokenized_raw", key] = index(sizes, [[document] for document in ids])
+            found["tokenized_raw", key] = rows(sizes, [[document] for document in ids])
             for pair_set in ("synthesized", "rule_based"):
                 chosen = ids[: draw(st.integers(0, len(ids)))]
                 texts = [chosen[first : first + 3] for first in range(0, len(chosen), 3)]
-                found[f"{pair_set}/tokenized_augmented", key] = index([draw(tokens) for _ in texts], texts)
+                found[f"{pair_set}/tokenized_augmented", key] = rows([draw(tokens) for _ in texts], texts)
     kinds = draw(st.lists(st.sampled_from(["tuning", "general", "tuning_pairs"]), min_size=5, max_size=20))
-    found["tokenized_instructions", "all"] = index([draw(tokens) for _ in kinds], [[] for _ in kinds], kinds)
+    found["tokenized_instructions", "all"] = rows([draw(tokens) for _ in kinds], [[] for _ in kinds], kinds)
     return found
 
 
@@ -139,12 +128,12 @@ def test_every_token_of_the_budget_is_trained_on_or_padding_and_every_row_stands
     for source, row, begin, count in pieces.tolist():
         assert 0 <= begin < begin + count
         trained[source, row] += count
-    rows = iter(enumerate(table.to_dicts()))
+    sources = iter(enumerate(table.to_dicts()))
     for component in mixture:
         part = parts[component.label]
         passes, cut, drawn, never = part["num_tokens"] + part["cut_tokens"], 0, 0, 0
         whole_passes, rest = divmod(passes, part["available_tokens"])
-        for place, source in islice(rows, sum(table["component"] == component.label)):
+        for place, source in islice(sources, sum(table["component"] == component.label)):
             lengths = rows_of(indices, source["asset"], source["partition"], component)
             left_out = left_out_of(indices, source["asset"], source["partition"], component, mixture)
             left = source["available_documents"] + source["augmented_documents"] + source["held_out_documents"]

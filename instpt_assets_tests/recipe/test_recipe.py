@@ -51,14 +51,13 @@ def demo_with(path: Path, **changes: Any) -> Path:
         ({"cleaning__min_charaters": 3}, "cleaning.min_charaters: unknown field"),
         (
             {"arms__instruct": {"mixture": [{"component": "corpus", "pair_set": "synthesised"}]}},
-            "arms.instruct: unknown pair_set 'synthesised'",
+            "arms.instruct.mixture.0.pair_set: unknown 'synthesised'",
         ),
         ({"tokenizer__pinned_shards": ["nowhere--0000"]}, "tokenizer.pinned_shards: 'nowhere--0000' names no corpus"),
         (
             {"arms__mix": {"mixture": [{"component": "corpus", "ratio": 0.5}, {"component": "tuning", "ratio": 0.4}]}},
             "ratios add up to 0.9, not 1",
         ),
-        ({"arms__mix": {"mixture": [{"component": "corpus"}, {"component": "tuning"}]}}, "exactly one component must leave out repetition"),
         ({"num_seeds": "two"}, "num_seeds: Input should be a valid integer"),
         ({"pretraining__optimization__learning_rate": -1.0}, "pretraining.optimization.learning_rate: Input should be greater than 0"),
         ({"pretraining__sequence_length": 100}, "is no multiple of sequence_length"),
