@@ -15,7 +15,7 @@ from hypothesis import settings
 from instpt_assets.store.store import Store
 
 # Before anything imports the libraries that read them; children inherit them.
-for name in [name for name in os.environ if name.startswith(("INSTPT_", "DAGSTER_", "AWS_")) and name != "INSTPT_SHARED_DATA"]:
+for name in [name for name in os.environ if name.startswith(("INSTPT_", "DAGSTER_", "AWS_", "WANDB_")) and name != "INSTPT_SHARED_DATA"]:
     del os.environ[name]
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -24,6 +24,7 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     VLLM_LOGGING_LEVEL="ERROR",
     VLLM_NO_USAGE_STATS="1",
+    WANDB_MODE="disabled",  # whoever is logged in there wants no runs of tests
 )
 
 # The same cases in every run; `--hypothesis-profile=default` draws new ones.

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 LOG, TIMES = "training_log.jsonl", "training_times.jsonl"
 LOGS = "logs"
@@ -52,24 +52,28 @@ def write_log(lines: Sequence[LogLine], folder: Path) -> None:
 
 def read_log(folder: Path) -> list[LogLine]:
     """The lines that `write_log` wrote."""
-    return [LogLine(**line) for line in _json_lines(folder / LOG)]
+    return [LogLine(**json.loads(line)) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
 
 
 def append_times(times: Iterable[StepTime], folder: Path) -> None:
     """Add to `training_times.jsonl`."""
     with (folder / TIMES).open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(asdict(time)) + "\n" for time in times)
+        stream.write("".join(json.dumps(asdict(time)) + "\n" for time in times))
+
+
+def cut_times(folder: Path, num_steps: int) -> None:
+    """Leave in `training_times.jsonl` what it says of the first steps, so that a training goes on behind them."""
+    times = [time for time in read_times(folder) if time.step <= num_steps]
+    (folder / TIMES).unlink(missing_ok=True)
+    append_times(times, folder)
 
 
 def read_times(folder: Path) -> list[StepTime]:
     """What was appended, by step: of one that was done again after a kill, the last. A line that a kill has cut short is left out."""
     path = folder / TIMES
-    by_step = {line["step"]: StepTime(**line) for line in _json_lines(path)} if path.exists() else {}
+    by_step: dict[int, StepTime] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, TypeError):
+            time = StepTime(**json.loads(line))
+            by_step[time.step] = time
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 
 from instpt_assets.training.event_files import FOLDER, EventFiles, figures
-from instpt_assets.training.log import LOGS, LogLine, StepTime, append_times, read_times
+from instpt_assets.training.log import LOGS, LogLine, StepTime, append_times, cut_times, read_times
 from instpt_assets.training.model_card import Card
 from instpt_assets.training.weights_and_biases import WeightsAndBiases, is_set_up
 
@@ -77,6 +77,7 @@ class Monitor:
         self._weights_and_biases: WeightsAndBiases | None = None
         if first:
             self._live.mkdir(parents=True, exist_ok=True)
+            cut_times(self._live, len(lines))
             self._open_event_files(lines)
             self._open_weights_and_biases(card)
 
