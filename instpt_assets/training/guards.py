@@ -1,5 +1,6 @@
 """What stops a training, told so that a person knows what to look at."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,16 +45,18 @@ def divergence(
     shares: list[list[tuple[int, float]]] = [[] for _ in range(num_processes)]
     dist.all_gather_object(shares, own)
     by_index = dict(sorted(pair for share in shares for pair in share))
-    bad = [index for index, value in by_index.items() if not torch.tensor(value).isfinite()]
+    bad = [index for index, value in by_index.items() if not math.isfinite(value)]
     if not bad:
-        cause = f"each of its {len(by_index)} sequences alone has a finite loss: {_named(source, list(by_index))}"
+        cause = f"the loss of each of its {len(by_index)} sequences alone is finite: {_named(source, list(by_index))}"
     elif len(bad) == len(by_index):
-        cause = f"so has each of its {len(bad)} sequences alone, so the weights themselves are broken: {_named(source, bad)}"
+        cause = f"the loss of each of its {len(bad)} sequences alone is not finite, so the weights are at fault: {_named(source, bad)}"
     else:
         cause = f"it comes from {len(bad)} of its {len(by_index)} sequences: {_named(source, bad)}"
-    return f"{what}; {cause}; {last_good}. Lower learning_rate or raise warmup_steps; if single documents are named, look at their text"
+    some = 0 < len(bad) < len(by_index)
+    advice = "Look at these documents, or take them out" if some else "Lower learning_rate, or raise warmup_steps"
+    return f"{what}; {cause}; {last_good}. {advice}"
 
 
 def _named(source: SequenceSource, indices: Sequence[int]) -> str:
     named = "; ".join(f"sequence {index} ({source.describe(index)})" for index in indices[:_NAMED])
-    return named + (f"; and {len(indices) - _NAMED} more up to sequence {indices[-1]}" if len(indices) > _NAMED else "")
+    return named + (f"; and {len(indices) - _NAMED} more, up to sequence {indices[-1]}" if len(indices) > _NAMED else "")

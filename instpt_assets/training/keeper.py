@@ -60,11 +60,12 @@ class Keeper:
 
     def resume(self) -> list[LogLine]:
         """Load the newest state, if there is one, into model and optimizer; the lines of the steps that it has done."""
-        self._saved, self._save_every = time.monotonic(), self.save_seconds
+        self._saved, self._saved_step, self._save_every = time.monotonic(), 0, self.save_seconds
         notes = self._own_state() or self._ancestors_state()
         if notes is None:
             return []
         lines = [LogLine(**line) for line in notes["log"]]
+        self._saved_step = len(lines)
         self.resumed_from_step, self.extended_from_step = len(lines), notes["extended_from_step"]
         return lines
 
@@ -120,7 +121,7 @@ class Keeper:
         if save and self.states is not None:
             begun = time.monotonic()
             save_state(self.states, state_name(step), self.model, self.optimizer, notes)
-            self._saved = time.monotonic()
+            self._saved, self._saved_step = time.monotonic(), step
             self._save_every = max(self.save_seconds, (self._saved - begun) / _SAVING_SHARE)
 
     def finish(self, lines: Sequence[LogLine]) -> None:
@@ -150,7 +151,8 @@ class Keeper:
     def last_good(self, step: int) -> str:
         """What was kept before a step, in words."""
         kept = self._due(step - 1)
-        return f"the last good checkpoint is {kept[-1]} (in {self._place})" if kept else "no checkpoint was due before it"
+        words = f"the last good checkpoint is {kept[-1]} (in {self._place})" if kept else "no checkpoint was due before it"
+        return words + (f", a state was saved after step {self._saved_step} (in {self._place})" if self._saved_step else "")
 
     @property
     def _place(self) -> Path:
