@@ -10,7 +10,8 @@ import pytest
 import torch.distributed.checkpoint as dcp
 
 from instpt_assets.store.sealed import is_intact
-from instpt_assets_tests.training.tiny import CountingSource, contents, optimization
+from instpt_assets.training.model import build_model
+from instpt_assets_tests.training.tiny import SHAPE, VOCAB_SIZE, CountingSource, contents, optimization
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,33 @@ def test_interrupted_training_ends_in_the_same_bytes(run, tmp_path, dtype):
     statistics, resumed = run("resumed", recipe=recipe, checkpoint_steps=[3], state_folder=state, save_seconds=0.0)
     assert statistics["resumed_from_step"] == 5
     assert contents(resumed) == contents(whole)
+
+
+def test_dropout_of_a_resumed_training_is_that_of_an_undisturbed_one(run, tmp_path):
+    def model():
+        built = build_model(SHAPE, VOCAB_SIZE, seed=1, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        for layer in built.model.layers:
+            layer.self_attn.attention_dropout = 0.3
+        return built
+
+    state = tmp_path / "state"
+    whole = contents(run("whole", model=model(), seed=5)[1])
+    with pytest.raises(Interrupted):
+        run("cut", model=model(), seed=5, state_folder=state, save_seconds=0.0, source=InterruptedSource(5))
+    statistics, resumed = run("resumed", model=model(), seed=5, state_folder=state)
+    assert statistics["resumed_from_step"] == 5 and contents(resumed) == whole
+    assert contents(run("other", model=model(), seed=6)[1]) != whole != contents(run("without")[1])
+
+
+def test_another_machine_goes_on_from_the_state_on_s3(run, tmp_path, s3_store):
+    url = f"{s3_store.url}/_progress/arm"
+    with pytest.raises(Interrupted):
+        run("cut", state_folder=tmp_path / "one", state_url=url, save_seconds=0.0, checkpoint_steps=[2], source=InterruptedSource(5))
+    names = {path.rsplit("/", 1)[-1] for path in s3_store.fs.ls(s3_store.path("_progress", "arm"), refresh=True)}
+    assert names == {"checkpoint-2", "step-00000005"}
+    statistics, resumed = run("resumed", state_folder=tmp_path / "two", state_url=url, checkpoint_steps=[2])
+    assert statistics["resumed_from_step"] == 5
+    assert contents(resumed) == contents(run("whole", checkpoint_steps=[2])[1])
 
 
 def test_damaged_state_is_not_read(run, tmp_path):
