@@ -124,9 +124,15 @@ class StepBatch:
             following[:, :-1] = labels[:, 1:]
             positions = np.flatnonzero(following != NO_LOSS)
             arrays = (self._ids[part], positions, following.ravel()[positions], None if self._positions is None else self._positions[part])
-            yield MicroBatch(*(None if array is None else torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+            yield MicroBatch(*(None if array is None else _on_device(array, device) for array in arrays))
 
 
 def _last_start(starts: Ints, length: int) -> Ints:
     """Of each position of a sequence [length], where its document begins."""
     return np.repeat(starts, np.diff(starts, append=length))
+
+
+def _on_device(array: Ints, device: str) -> torch.Tensor:
+    """The array as a tensor. From pinned memory a GPU copies while the host goes on, from other memory the host waits for the GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor

@@ -33,7 +33,28 @@ def build_model(
         vocab_size: rows of the embedding.
         seed: of the weights; the same on every machine.
     """
-    config = MistralConfig(
+    config = mistral_config(shape, vocab_size, bos_token_id=bos_token_id, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
+    if not is_first_process():
+        with torch.device("meta"):
+            return MistralForCausalLM(config)
+    model = MistralForCausalLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    residual_std = INITIAL_STD / math.sqrt(2 * shape.num_layers)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(1.0)
+            else:
+                writes_to_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                weight.normal_(0.0, residual_std if writes_to_residual else INITIAL_STD, generator=generator)
+    return model
+
+
+def mistral_config(
+    shape: ModelShape, vocab_size: int, *, bos_token_id: int | None, eos_token_id: int | None, pad_token_id: int | None
+) -> MistralConfig:
+    """What transformers calls a shape."""
+    return MistralConfig(
         vocab_size=vocab_size,
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.num_layers,
@@ -49,20 +70,6 @@ def build_model(
         pad_token_id=pad_token_id,
         dtype=torch.float32,
     )
-    if not is_first_process():
-        with torch.device("meta"):
-            return MistralForCausalLM(config)
-    model = MistralForCausalLM(config)
-    generator = torch.Generator().manual_seed(seed)
-    residual_std = INITIAL_STD / math.sqrt(2 * shape.num_layers)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 1:
-                weight.fill_(1.0)
-            else:
-                writes_to_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                weight.normal_(0.0, residual_std if writes_to_residual else INITIAL_STD, generator=generator)
-    return model
 
 
 def build_for_tokenizer(shape: ModelShape, tokenizer: Path, *, seed: int) -> MistralForCausalLM:
