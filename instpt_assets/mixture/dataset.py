@@ -83,7 +83,8 @@ class MixtureSequences:
         pieces: list[Piece] = []
         for source, row, begin, count in self._index.of_sequence(index).tolist():
             row_id, document_ids = (self._rows(source).column(name)[row].as_py() for name in ("row_id", "document_ids"))
-            pieces.append(Piece(*self._index.sources[source], row, row_id, tuple(document_ids), begin, count))
+            asset, partition = self._index.sources[source]
+            pieces.append(Piece(asset, partition, row, row_id, tuple(document_ids), begin, count))
         return pieces
 
     def describe(self, index: int) -> str:

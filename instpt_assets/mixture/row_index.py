@@ -7,7 +7,7 @@ an artifact is read once, however often it is mixed: 13 bytes a raw document.
 import os
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -75,16 +75,20 @@ def read_row_index(folder: Path) -> RowIndex:
     ids = table["document_ids"].combine_chunks()
     ids = pa.concat_arrays(ids.chunks) if isinstance(ids, pa.ChunkedArray) else ids
     counts = np.diff(ids.offsets.to_numpy())
-    hashes = b"".join(blake2b(name.encode(), digest_size=8).digest() for name in ids.flatten().to_pylist())
     names = table["component"].to_numpy() if "component" in columns else np.empty(0, dtype=str)
     components, component = np.unique(names.astype(str), return_inverse=True)
     return RowIndex(
         num_tokens=np.diff(np.load(folder / OFFSETS)).astype(np.int32),
         num_documents=counts.astype(np.min_scalar_type(int(counts.max(initial=0)))),
-        documents=np.frombuffer(hashes, dtype="<u8"),
+        documents=document_keys(ids.flatten().to_pylist()),
         components=components,
         component=component.astype(np.uint8),
     )
+
+
+def document_keys(document_ids: Iterable[str]) -> Keys:
+    """64-bit hashes of documents' ids, as `RowIndex.documents` has them."""
+    return np.frombuffer(b"".join(blake2b(name.encode(), digest_size=8).digest() for name in document_ids), dtype="<u8")
 
 
 def folder_indices(folders: Mapping[Source, Path]) -> Indices:
