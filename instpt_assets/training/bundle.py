@@ -90,6 +90,8 @@ def open_bundle(folder: Path, *, out: Path | None = None, execution: Execution |
             _join(path)
         if _sha256(path) != digest:
             raise BundleError(f"{path} has other content than was written: carry the bundle over again")
+        for part in _parts(path):
+            part.unlink()
     job = TrainingJob.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
     job = _placed(job, folder, folder.absolute())
     return job.model_copy(update={"out": out or job.out, "execution": execution or job.execution})
@@ -123,8 +125,8 @@ def _cut(path: Path, max_bytes: int) -> None:
 
 
 def _join(path: Path) -> None:
-    """Put a file together from its parts; it appears when it is whole, and the parts stay."""
-    parts = sorted(path.parent.glob(f"{path.name}{_PART}*"))
+    """Put a file together from its parts; it appears when it is whole."""
+    parts = _parts(path)
     if not parts:
         raise BundleError(f"{path} is missing: carry the bundle over again")
     unfinished = path.with_name(f".{path.name}.joining")
@@ -133,6 +135,10 @@ def _join(path: Path) -> None:
             with part.open("rb") as piece:
                 shutil.copyfileobj(piece, stream, _BLOCK)
     unfinished.replace(path)
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}{_PART}*"))
 
 
 def _sha256(path: Path) -> str:

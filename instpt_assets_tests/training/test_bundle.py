@@ -74,6 +74,7 @@ def test_a_bundle_trains_to_the_same_bytes_with_nothing_but_the_rooms_libraries(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "instpt_assets.training.same_tokenizer" in done.stdout, "all modules of the room are imported first"
     assert losses(tmp_path / "there") == losses(job.out) and len(losses(job.out)) == BUDGET.num_steps
+    assert not list((tmp_path / "there").rglob("*.part-*"))
     name = "checkpoint/model.safetensors"
     assert (tmp_path / "there" / name).read_bytes() == (job.out / name).read_bytes()
 
