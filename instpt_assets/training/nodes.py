@@ -92,14 +92,14 @@ class Node:
 
 
 class RunsNode(Node):
-    """The run's node: waits until the others are ready, and notices when one of them is lost. As a context, ends the training for all.
+    """The run's node, a context: waits until the others are ready, and ends the training for all of them.
 
     Args:
         job: with several nodes and a rendezvous.
         progress: told for whom it waits.
 
     Raises:
-        NodesFailed: the rendezvous is taken, a node cannot take part, or too few came in time.
+        NodesFailed: the rendezvous is taken; or, on entering, a node cannot take part, or too few came in time.
     """
 
     def __init__(self, job: TrainingJob, progress: Progress) -> None:
@@ -118,12 +118,25 @@ class RunsNode(Node):
         paths = tuple(path for path in _paths(job.model_dump()) if path.exists())
         training = NodesTraining(id=uuid.uuid4().hex, port=_free_port(), versions=_versions(), paths=paths, job=job)
         super().__init__(store, host, 0, training)
+        self._progress = progress
         self._signs: dict[int, tuple[int, float]] = {}
         store.set(_TRAINING, training.model_dump_json())
         store.set(_ID, training.id)
-        self._wait(progress, execution.rendezvous, 60 * execution.rendezvous_minutes)
 
-    def _wait(self, progress: Progress, rendezvous: str, seconds: float) -> None:
+    def __enter__(self) -> Self:
+        try:
+            self._wait()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._end()
+
+    def _wait(self) -> None:
+        execution = self.training.job.execution.training
+        rendezvous, seconds = execution.rendezvous, 60 * execution.rendezvous_minutes
         begun, told = time.monotonic(), float("-inf")
         while (ready := self._store.add(_READY, 0)) < self.num_nodes - 1:
             for number in range(1, self._store.add(_ARRIVED, 0) + 1):
@@ -134,17 +147,15 @@ class RunsNode(Node):
                 raise NodesFailed(f"{missing} after {seconds / 60:g} minutes: run `{_command(rendezvous)}` on each of the other nodes")
             if time.monotonic() - told > _TELL_SECONDS:
                 told = time.monotonic()
-                progress({"kind": "progress", "stage": f"waiting: {missing} (`{_command(rendezvous)}` there)"})
+                self._progress({"kind": "progress", "stage": f"waiting: {missing} (`{_command(rendezvous)}` there)"})
             time.sleep(_LOOK_SECONDS)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def _end(self) -> None:
         self._store.set(_OVER, "")
         deadline = time.monotonic() + _REPORT_SECONDS
-        while self._store.add(_LEFT, 0) < self.num_nodes - 1 and time.monotonic() < deadline:
+        while self._store.add(_LEFT, 0) < self._store.add(_READY, 0) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
+        del self._store  # with it the port is free for the next training
 
     def look(self) -> str | None:
         """Why the training cannot go on, if another node is lost."""
@@ -279,5 +290,5 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _command(rendezvous: str) -> str:
+def _command(rendezvous: str | None) -> str:
     return f"python -m instpt_assets.training.join {rendezvous}"
