@@ -96,7 +96,7 @@ class Monitor:
         try:
             self._weights_and_biases = WeightsAndBiases(name=card.name, run_id=card.identity, config=config, resumed=self._num_before > 0)
         except Exception as error:  # whatever goes wrong there, the training does not need it
-            self._say(f"not in Weights & Biases: {type(error).__name__}: {error}")
+            self._say(f"not in Weights & Biases: {_first_line(error)}")
         else:
             self._say(f"in Weights & Biases: {self._weights_and_biases.place}")
 
@@ -179,7 +179,7 @@ class Monitor:
             act(self._weights_and_biases)
         except Exception as error:  # as above
             self._weights_and_biases = None
-            self._say(f"no longer in Weights & Biases: {type(error).__name__}: {error}")
+            self._say(f"no longer in Weights & Biases: {_first_line(error)}")
 
     def _write_times(self) -> None:
         append_times(self._times[self._num_written :], self._live)
@@ -211,6 +211,11 @@ class Monitor:
             **_memory(),
             "seconds_left": round((self._num_steps - line.step) * self._batch_tokens / max(speed["tokens_per_second"], 1e-9), 1),
         }
+
+
+def _first_line(error: Exception) -> str:
+    first = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def _memory() -> dict[str, float]:

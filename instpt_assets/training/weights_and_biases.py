@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 PROJECT = "instruction-pretraining"
 """The project, unless WANDB_PROJECT names one."""
-_INIT_SECONDS, _FINISH_SECONDS = 60.0, 120.0
+_INIT_SECONDS, _FINISH_SECONDS = 30.0, 120.0
 _HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 
 
@@ -83,5 +83,8 @@ class WeightsAndBiases:
         self._run.log(dict(values), step=step)
 
     def close(self, *, failed: bool) -> None:
-        """End the run, within two minutes."""
+        """End the run, within two minutes, and wait until the package's own process has written everything: it would be ended with this one."""
+        import wandb
+
         self._run.finish(exit_code=int(failed))
+        wandb.teardown()
