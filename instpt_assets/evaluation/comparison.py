@@ -12,6 +12,7 @@ STAGES = {"pretrained": "After pre-training", "instruction_tuned": "After instru
 """Stages in order, and how people call them."""
 
 _SHOWN = ("acc_norm", "acc", "exact_match", "bits_per_byte")  # the metric that tables and plots show is the first that the task has
+_LAST = "/checkpoint"
 _LOWER_IS_BETTER = ("bits_per_byte", "byte_perplexity", "word_perplexity", "perplexity", "brier_score")
 
 
@@ -68,11 +69,11 @@ def compare(score_tables: Iterable[Path], arms: Sequence[str]) -> list[Compared]
     scores: dict[tuple[str, str, str], dict[str, dict[int, dict[str, object]]]] = {}
     examples: dict[tuple[str, str, str], dict[str, dict[int, Mapping[str, tuple[float, float]]]]] = {}
     for path in sorted(score_tables):
-        table = pl.read_parquet(path).filter(pl.col("checkpoint").str.ends_with("/checkpoint"))
+        table = pl.read_parquet(path).filter(pl.col("checkpoint").str.ends_with(_LAST))
         for row in table.iter_rows(named=True):
             if row["arm"] not in arms:
                 raise ValueError(f"{path}: arm '{row['arm']}' is none of {', '.join(arms)}")
-            key = (_stage(row["checkpoint"]), row["task"], row["metric"])
+            key = (stage_of(row["checkpoint"]), row["task"], row["metric"])
             scores.setdefault(key, {}).setdefault(row["arm"], {})[row["seed"]] = row
         if table.height and path.with_name("examples.parquet").exists():
             arm, seed = table["arm"][0], table["seed"][0]
@@ -146,14 +147,20 @@ def _estimates(rows: Iterable[Mapping[str, object]]) -> list[Estimate]:
     return [Estimate(float(str(row["value"])), None if row["stderr"] is None else float(str(row["stderr"]))) for row in rows]
 
 
-def _stage(checkpoint: str) -> str:
+def stage_of(checkpoint: str) -> str:
+    """The stage of a checkpoint as score tables name it, `pretrained` or `instruction_tuned`."""
     return checkpoint.split("_checkpoint/")[0]
+
+
+def is_last(checkpoint: str) -> bool:
+    """Whether it is the one at the end of its stage."""
+    return checkpoint.endswith(_LAST)
 
 
 def _examples(path: Path) -> dict[tuple[str, str, str], dict[str, tuple[float, float]]]:
     columns = ["checkpoint", "task", "example_id", "metric", "score", "weight"]
     found: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = {}
-    rows = pl.read_parquet(path, columns=columns).filter(pl.col("checkpoint").str.ends_with("/checkpoint"))
+    rows = pl.read_parquet(path, columns=columns).filter(pl.col("checkpoint").str.ends_with(_LAST))
     for checkpoint, task, example_id, metric, score, weight in rows.select(columns).iter_rows():
-        found.setdefault((_stage(checkpoint), task, metric), {})[example_id] = (score, weight)
+        found.setdefault((stage_of(checkpoint), task, metric), {})[example_id] = (score, weight)
     return found

@@ -1,7 +1,11 @@
-"""The comparison report: `data-00000.parquet`, `report.md`, `report.html` (one self-contained page) and `scores.png`."""
+"""The comparison report: `data-00000.parquet`, `report.md`, `report.html` (one self-contained page) and `scores.png`.
+
+Where checkpoints were scored along a training, also `scores_over_pretraining.png` and `scores_over_instruction_tuning.png`, and their points in
+`curves.parquet`.
+"""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +15,12 @@ from jinja2 import Environment, FileSystemLoader
 
 from instpt_assets.evaluation import statistics
 from instpt_assets.evaluation.comparison import STAGES, Compared, compare, shown
+from instpt_assets.evaluation.curve_plots import plot_curves
+from instpt_assets.evaluation.curves import curve_table, curves, shown_points
 from instpt_assets.evaluation.plots import plot_scores
+
+CURVES = {"pretrained": "scores_over_pretraining.png", "instruction_tuned": "scores_over_instruction_tuning.png"}
+"""Plots of the scores along each stage's training."""
 
 COMPARISON_SCHEMA = pl.Schema(
     {
@@ -40,7 +49,7 @@ def build_report(
         metrics: the metric that tables and plots show of a task, where it is not the usual one.
 
     Returns:
-        num_rows, and how many arms, tasks and clear differences (beyond two standard errors) there are.
+        num_rows, and how many arms, tasks, clear differences (beyond two standard errors) and points of curves there are.
 
     Raises:
         ValueError: the tables cannot be compared; the message says why.
@@ -50,14 +59,21 @@ def build_report(
     pl.DataFrame(rows, schema=COMPARISON_SCHEMA, orient="row").write_parquet(out / "data-00000.parquet", compression="zstd")
     visible = shown(compared, metrics)
     plot_scores(visible, arms=arms, path=out / "scores.png")
+    points = curves(score_tables, arms)
+    drawn = shown_points(points, visible)
+    for stage, tasks in drawn.items():
+        plot_curves(tasks, visible, arms=arms, title=STAGES[stage].removeprefix("After "), path=out / CURVES[stage])
+    if points:
+        curve_table(points).write_parquet(out / "curves.parquet", compression="zstd")
     (out / "table.txt").write_text(comparison_table(visible, arms) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(_markdown(visible, arms), encoding="utf-8")
-    (out / "report.html").write_text(_page(visible, compared, arms, out / "scores.png"), encoding="utf-8")
+    (out / "report.md").write_text(_markdown(visible, arms, drawn), encoding="utf-8")
+    (out / "report.html").write_text(_page(visible, compared, arms, drawn, out), encoding="utf-8")
     return {
         "num_rows": len(compared),
         "arms": len({row.arm for row in compared}),
         "tasks": len({row.task for row in compared}),
         "clear_differences": sum(row.is_clear for row in visible),
+        "curve_points": len(points),
     }
 
 
@@ -104,7 +120,7 @@ def _stages(rows: Sequence[Compared]) -> list[tuple[str, dict[str, list[Compared
     return found
 
 
-def _markdown(rows: Sequence[Compared], arms: Sequence[str]) -> str:
+def _markdown(rows: Sequence[Compared], arms: Sequence[str], drawn: Collection[str]) -> str:
     lines = ["# Comparison of the arms", ""]
     for stage, tasks in _stages(rows):
         heads = [f"{task} ({_about(found[0])})" for task, found in tasks.items()]
@@ -122,6 +138,7 @@ def _markdown(rows: Sequence[Compared], arms: Sequence[str]) -> str:
             cells = [("**{}**" if row.is_clear else "{}").format(format_difference(row)) if row else "" for row in found]
             lines.append(f"| **{arm}** | {' | '.join(cells)} |")
         lines.append("")
+    lines += [f"{STAGES[stage].replace('After', 'Scores along')}: `{CURVES[stage]}`, its points in `curves.parquet`.\n" for stage in drawn]
     return "\n".join(
         [*lines, "Shares in per cent; ± one standard error over examples and seeds; ↑ higher is better, ↓ lower is better.", ""]
     )
@@ -132,7 +149,7 @@ def _about(row: Compared) -> str:
     return f"{row.metric} {'↓' if row.lower_is_better else '↑'}, n = {row.num_examples}{shots}"
 
 
-def _page(visible: Sequence[Compared], compared: Sequence[Compared], arms: Sequence[str], plot: Path) -> str:
+def _page(visible: Sequence[Compared], compared: Sequence[Compared], arms: Sequence[str], drawn: Collection[str], out: Path) -> str:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     stages = [
         {
@@ -153,9 +170,14 @@ def _page(visible: Sequence[Compared], compared: Sequence[Compared], arms: Seque
         baseline=arms[0],
         num_arms=len({row.arm for row in visible}),
         num_seeds=max(row.num_seeds for row in visible),
-        plot=base64.b64encode(plot.read_bytes()).decode(),
+        plot=_inline(out / "scores.png"),
+        curves=[(STAGES[stage].replace("After", "Scores along"), _inline(out / CURVES[stage])) for stage in drawn],
         formulas=[part.replace("**", "").strip() for part in (statistics.__doc__ or "").split("\n\n")[1:]],
     )
+
+
+def _inline(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
 
 
 def _cell(row: Compared | None, rivals: Sequence[Compared]) -> dict[str, Any]:

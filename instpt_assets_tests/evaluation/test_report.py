@@ -75,7 +75,7 @@ def test_the_report_shows_one_metric_a_task_and_marks_what_is_better(tmp_path: P
     out = tmp_path / "out"
     out.mkdir()
     statistics = build_report(tables[::-1], arms=["vanilla", "instruct"], out=out)
-    assert statistics == {"num_rows": 6, "arms": 2, "tasks": 2, "clear_differences": 1}
+    assert statistics == {"num_rows": 6, "arms": 2, "tasks": 2, "clear_differences": 1, "curve_points": 4}
     assert pl.read_parquet_schema(out / "data-00000.parquet") == COMPARISON_SCHEMA
     text = (out / "report.md").read_text()
     assert "| arm | quiz (acc_norm ↑, n = 4) | text (bits_per_byte ↓, n = 4) |" in text
