@@ -28,7 +28,7 @@ CODE_VERSIONS = {
     "tokenized_instructions": 2,
     "tokenized_mixture": 2,
     "pretrained_checkpoint": 1,
-    "instruction_tuned_checkpoint": 1,
+    "instruction_tuned_checkpoint": 2,
     "eval_scores": 1,
     "instruction_tuned_eval_scores": 1,
     "comparison_report": 2,

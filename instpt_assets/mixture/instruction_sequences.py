@@ -9,14 +9,18 @@ import numpy as np
 from instpt_assets.mixture.arrays import TokenizedRows
 from instpt_assets.mixture.instructions import RESPONSE_SPANS, TUNING
 from instpt_assets.mixture.ordering import rekey, row_keys
+from instpt_assets.mixture.packing import best_fit
 from instpt_assets.mixture.sequences import NO_LOSS, Ints, TrainingSequence
+
+_NAMED = 5
+"""So many of the examples that are too long are named."""
 
 
 class InstructionSequences:
     """Instruction examples packed whole into sequences, in a random order and as many passes as it takes; loss on responses only.
 
-    An example joins a sequence if it fits, else begins the next; the rest of a sequence is padded with EOS. The EOS that ends a
-    response is learned with it. Examples longer than a sequence are left out.
+    Each pass is packed by best fit and gives its sequences in an order of its own; what is left of a sequence is padded with EOS. The EOS
+    that ends a response is learned with it. Examples longer than a sequence are left out.
 
     Args:
         folder: what `tokenize_instructions` wrote.
@@ -24,21 +28,29 @@ class InstructionSequences:
         num_sequences: how many sequences there shall be.
         seed: of the order.
         sequence_length: tokens a sequence.
+        document_attention: whether attention and positions are confined to examples.
 
     Attributes:
-        statistics: num_examples (that fit), num_too_long, num_packed (examples in the sequences, repeats counted), repetition,
-            num_response_tokens (with loss, EOS included), padding_fraction.
+        statistics: num_examples (that fit), num_too_long, too_long (row ids of the first of them), num_packed (examples in the sequences,
+            repeats counted), repetition, num_response_tokens (with loss, EOS included), padding_fraction.
 
     Raises:
         ValueError: a component has no responses, or no example fits.
     """
 
-    document_attention = False
-
-    def __init__(self, folder: Path, components: Sequence[str], *, num_sequences: int, seed: int, sequence_length: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        components: Sequence[str],
+        *,
+        num_sequences: int,
+        seed: int,
+        sequence_length: int,
+        document_attention: bool = False,
+    ) -> None:
         if TUNING in components:
             raise ValueError(f"rows of '{TUNING}' have no single response; instruction tuning takes 'tuning_pairs' and 'general'")
-        self.sequence_length = sequence_length
+        self.sequence_length, self.document_attention = sequence_length, document_attention
         self._rows = TokenizedRows(folder)
         self._spans: Ints = np.load(folder / RESPONSE_SPANS, mmap_mode="r")
         tokens = self._rows.num_tokens()
@@ -46,12 +58,13 @@ class InstructionSequences:
         usable = np.flatnonzero(member & (tokens <= sequence_length))
         if not len(usable):
             raise ValueError(f"no example of {', '.join(components)} fits into {sequence_length} tokens")
-        self._order = _passes(usable, tokens, seed=seed, num_tokens=num_sequences * sequence_length)
-        self._bounds = _pack(tokens[self._order], num_sequences, sequence_length)
-        packed = self._order[: self._bounds[-1]]
+        too_long = np.flatnonzero(member & (tokens > sequence_length))
+        self._order, self._bounds = _packed_passes(usable, tokens[usable], num_sequences, sequence_length, seed=seed)
+        packed = self._order
         self.statistics: dict[str, Any] = {
             "num_examples": len(usable),
-            "num_too_long": int(member.sum()) - len(usable),
+            "num_too_long": len(too_long),
+            "too_long": self._names(too_long[:_NAMED]),
             "num_packed": len(packed),
             "repetition": len(packed) / len(usable),
             "num_response_tokens": int((np.diff(self._spans, axis=1)[packed] + 1).sum()),
@@ -82,23 +95,31 @@ class InstructionSequences:
 
     def describe(self, index: int) -> str:
         """The examples in the sequence."""
-        names = self._rows.column("row_id")
-        return "; ".join(names[int(row)].as_py() for row in self._order[self._bounds[index] : self._bounds[index + 1]])
+        return "; ".join(self._names(self._order[self._bounds[index] : self._bounds[index + 1]]))
+
+    def _names(self, rows: Ints) -> list[str]:
+        return [str(name) for name in self._rows.column("row_id").take(rows).to_pylist()] if len(rows) else []
 
 
-def _passes(usable: Ints, tokens: Ints, *, seed: int, num_tokens: int) -> Ints:
-    """Passes over the examples, each in an order of its own, that hold `num_tokens` tokens or more."""
+def _packed_passes(usable: Ints, tokens: Ints, num_sequences: int, sequence_length: int, *, seed: int) -> tuple[Ints, Ints]:
+    """Rows of the sequences, one behind the other, and the bounds [num_sequences + 1] of each; no row comes again before a pass is over.
+
+    Args:
+        usable: rows that fit.
+        tokens: of each [usable].
+    """
     keys = row_keys(f"{seed}/instructions", usable)
-    count = -(-num_tokens // int(tokens[usable].sum()))
-    return np.concatenate([usable[np.argsort(rekey(keys, number), kind="stable")] for number in range(count)])
-
-
-def _pack(tokens: Ints, num_sequences: int, sequence_length: int) -> Ints:
-    """Bounds [num_sequences + 1] of the examples of each sequence."""
-    ends = np.cumsum(tokens)
-    bounds = np.zeros(num_sequences + 1, dtype=np.int64)
-    for index in range(num_sequences):
-        first = bounds[index]
-        filled = ends[first - 1] if first else 0
-        bounds[index + 1] = np.searchsorted(ends, filled + sequence_length, side="right")
-    return bounds
+    rows: list[Ints] = []
+    sizes = np.empty(0, dtype=np.int64)
+    number = 0
+    while len(sizes) < num_sequences:
+        order = np.argsort(rekey(keys, number), kind="stable")
+        packed = best_fit(tokens[order], sequence_length)
+        first, size = packed.bounds[:-1], np.diff(packed.bounds)
+        chosen = np.argsort(row_keys(f"{seed}/instructions/{number}", np.arange(len(size))), kind="stable")[: num_sequences - len(sizes)]
+        first, size = first[chosen], size[chosen]
+        pieces = np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
+        rows.append(usable[order[packed.document[pieces]]])
+        sizes = np.append(sizes, size)
+        number += 1
+    return np.concatenate(rows), np.concatenate([[0], np.cumsum(sizes)])

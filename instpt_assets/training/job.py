@@ -51,6 +51,8 @@ class InstructionData(Part):
     """The tokenized instructions."""
     components: tuple[str, ...]
     """Which of them."""
+    document_attention: bool = False
+    """Whether attention and positions are confined to examples."""
 
 
 class TuningData(Part):
@@ -217,11 +219,17 @@ def open_sequences(job: TrainingJob) -> SequenceSource:
             from instpt_assets.mixture.dataset import MixtureSequences
 
             return MixtureSequences(mixture.folder, mixture.by_source)
-        case InstructionData(folder=folder, components=components):
+        case InstructionData() as instructions:
             from instpt_assets.mixture.instruction_sequences import InstructionSequences
 
-            num_sequences = num_tokens // job.sequence_length
-            return InstructionSequences(folder, components, num_sequences=num_sequences, seed=job.seed, sequence_length=job.sequence_length)
+            return InstructionSequences(
+                instructions.folder,
+                instructions.components,
+                num_sequences=num_tokens // job.sequence_length,
+                seed=job.seed,
+                sequence_length=job.sequence_length,
+                document_attention=instructions.document_attention,
+            )
         case TuningData() as data:
             from instpt_assets.corpus.tables import read_rows
             from instpt_assets.synthesis.prompt import PromptFormat

@@ -46,7 +46,7 @@ def training_job(spec: Spec, inputs: Inputs, execution: Execution, out: Path) ->
         lora=tuning.lora,
         seed=seed_number(spec),
         tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
-        data=InstructionData(folder=instructions.local(), components=components),
+        data=InstructionData(folder=instructions.local(), components=components, document_attention=tuning.document_attention),
         sequence_length=tuning.sequence_length,
         optimization=tuning.optimization,
         checkpoint_steps=tuning.checkpoint_steps,

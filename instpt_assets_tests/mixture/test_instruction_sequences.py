@@ -57,7 +57,7 @@ def test_examples_stand_whole_and_only_responses_with_their_eos_have_labels(fold
         assert (ids[place:] == EOS).all()
         assert (labels[place:] == NO_LOSS).all()
     assert seen.total() == source.statistics["num_packed"]
-    assert source.statistics["num_too_long"] == 1
+    assert (source.statistics["num_too_long"], source.statistics["too_long"]) == (1, ["row/9"])
     assert source.statistics["num_examples"] == len(seen) == 9
     assert source.statistics["repetition"] == pytest.approx(seen.total() / 9)
 
@@ -76,6 +76,25 @@ def test_no_example_repeats_before_all_were_seen(folder: Path) -> None:
     assert sorted(first[:9]) == list(range(1, 10))
     assert sorted(first[9:18]) == list(range(1, 10))
     assert first[:9] != first[9:18]
+
+
+def test_a_pass_takes_as_few_sequences_as_best_fit_makes(folder: Path) -> None:
+    """Examples of 5, 9, 13, 5, 9, 13, 17, 21 and 5 tokens, EOS included: 97, so four sequences of 32."""
+    source = sequences(folder, num_sequences=8)
+    for begin in (0, 4):
+        ids = np.concatenate([source.sequence(begin + index).ids for index in range(4)])
+        assert set(ids.tolist()) == {EOS, *range(1, 10)}
+    assert source.statistics["padding_fraction"] == pytest.approx(1 - 97 / 128)
+    assert source.statistics["repetition"] == 2
+
+
+def test_starts_are_where_examples_and_padding_begin(folder: Path) -> None:
+    source = sequences(folder)
+    for index in range(len(source)):
+        ids, _, starts = source.sequence(index)
+        begins = [0, *(place + 1 for place in range(LENGTH - 1) if ids[place] == EOS and ids[place - 1] != EOS)]
+        assert starts.tolist() == begins
+        assert source.describe(index).split("; ") == [f"row/{ids[begin] - 1}" for begin in begins if ids[begin] != EOS]
 
 
 def test_the_seed_decides_the_order(folder: Path) -> None:
