@@ -46,7 +46,7 @@ def plot_curves(
                 [scale * point.lowest for point in points],
                 [scale * point.highest for point in points],
                 color=colour,
-                alpha=0.15,
+                alpha=0.2,
                 lw=0,
             )
             (line,) = panel.plot(steps, [scale * point.value for point in points], color=colour, marker=marker, ms=4.5, lw=1.6)
@@ -62,7 +62,5 @@ def plot_curves(
         panel.spines[["top", "right"]].set_visible(False)
     for panel in list(grid.flat)[len(tasks) :]:
         panel.set_visible(False)
-    several = any(point.num_seeds > 1 for by_arm in tasks.values() for points in by_arm.values() for point in points)
-    labels = [f"{arm} (mean; band: its seeds)" if several else arm for arm in handles]
-    figure.legend(handles.values(), labels, loc="outside upper center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
     figure.savefig(path, metadata={"Software": None})
