@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -35,7 +36,7 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
         {"pretraining": pretraining.hashed(), "seed": "seed-0"},
         "seed-0",
     )
-    assert {"training_log.jsonl", "loss.png"} <= set(artifact.names)
+    assert {"training_log.jsonl", "logs/training.png", "logs/training_times.jsonl"} <= set(artifact.names)
     weights = {name: artifact.file(f"{name}/model.safetensors").read_bytes() for name in ("checkpoint-2", "checkpoint-4", "checkpoint")}
     assert len(set(weights.values())) == 3
     assert artifact.manifest.statistics["final_loss"] < artifact.manifest.statistics["first_loss"]
@@ -58,6 +59,8 @@ def test_arm_is_pretrained_and_then_tuned_on_responses(small):
     weights.append(load_file(artifact.file("checkpoint/model.safetensors")))
     early, late, before = (part["model.layers.0.self_attn.q_proj.weight"] for part in weights)
     assert not torch.equal(early, late) and not torch.equal(early, before)
+    card = ModelCard.load(tuned.file("checkpoint/README.md"))
+    assert "instruction-tuning" in card.data.tags and f"`{artifact.manifest.digest}`" in card.text and "`adapter/`" in card.text
     AutoModelForCausalLM.from_pretrained(tuned.local() / "checkpoint")
 
 
