@@ -6,6 +6,7 @@ from pathlib import Path
 
 from instpt_assets.evaluation.comparison import Compared
 from instpt_assets.evaluation.curves import Point
+from instpt_assets.evaluation.plots import bound_shares
 
 _COLOURS = ("#6b7785", "#d07a2d", "#2f5d8a", "#3f8f5f", "#8a4f9e", "#b3372f", "#7a6a2f", "#2f8a8a")
 _MARKERS = "osD^vPX*"
@@ -30,7 +31,7 @@ def plot_curves(
     about = {row.task: row for row in visible}
     columns = min(_MAX_COLUMNS, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    figure = Figure(figsize=(max(5.0, 3.6 * columns), 2.8 * lines + 0.5), dpi=110 if lines < 3 else 75, layout="constrained")
+    figure = Figure(figsize=(max(5.0, 3.6 * columns), 2.8 * lines + 0.5), dpi=95 if lines < 3 else 70, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, squeeze=False)
     handles = {}
@@ -52,6 +53,9 @@ def plot_curves(
             (line,) = panel.plot(steps, [scale * point.value for point in points], color=colour, marker=marker, ms=4.5, lw=1.6)
             if points:
                 handles[arm] = line
+        panel.margins(y=0.12)
+        if metric.is_share:
+            bound_shares(panel)
         better = "lower is better ↓" if metric.lower_is_better else "higher is better ↑"
         panel.set_title(task.replace("_", " "), fontsize=10.5, fontweight="bold", loc="left")
         panel.set_ylabel(f"{metric.metric.replace('_', ' ')}{' (%)' if metric.is_share else ''}\n{better}", fontsize=8.5)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from instpt_assets.evaluation.comparison import STAGES, Compared
 
@@ -53,9 +54,7 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
         panel.set_xlim(-0.5, len(present) - 0.5)
         panel.margins(y=0.18)
         if of_task[0].is_share:
-            # Shares are not negative, and where all are alike a hundredth of a point should not look like a difference.
-            low, high = panel.get_ylim()
-            panel.set_ylim(max(0.0, low), max(high, max(0.0, low) + 1.0))
+            bound_shares(panel)
         panel.tick_params(axis="y", labelsize=8.5)
         panel.grid(axis="y", color="#e3e8ee", linewidth=0.8)
         panel.set_axisbelow(True)
@@ -72,3 +71,9 @@ def plot_scores(rows: Sequence[Compared], *, arms: Sequence[str], path: Path) ->
         handles.append(Line2D([], [], color="#777777", marker=".", linestyle="", alpha=0.6, label="single seeds"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     figure.savefig(path, metadata={"Software": None})
+
+
+def bound_shares(panel: Any) -> None:
+    """Of shares in per cent: none is negative, and where all are alike a hundredth of a point should not look like a difference."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(max(0.0, low), max(high, max(0.0, low) + 1.0))
