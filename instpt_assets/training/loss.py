@@ -1,6 +1,7 @@
 """The loss of a language model, computed so that the logits of a large vocabulary never stand in memory whole."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -61,9 +62,7 @@ def _chunked(chunk: int, *, compiled: bool) -> SumOfLosses:
 
 def _liger() -> SumOfLosses:
     """Liger's fused kernel."""
-    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
-
-    loss = LigerFusedLinearCrossEntropyLoss(reduction="sum")
+    loss = import_module("liger_kernel.transformers").LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
     return lambda hidden, head, targets: loss(head.weight, hidden, targets, head.bias)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -38,9 +39,8 @@ def apply_settings(model: PreTrainedModel, execution: TrainingExecution, *, devi
     except (ImportError, ValueError) as error:
         raise ExecutionError(f"training.attention '{execution.attention}': {error}; 'sdpa' always works") from error
     if execution.liger:
-        from liger_kernel.transformers import _apply_liger_kernel_to_instance
-
-        _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)  # the loss is `training.loss`'s
+        liger = import_module("liger_kernel.transformers")
+        liger._apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)  # the loss is `training.loss`'s
     if execution.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if execution.compile:
@@ -73,9 +73,8 @@ def _problems(model: PreTrainedModel, execution: TrainingExecution, *, device: s
     elif execution.liger and find_spec("liger_kernel") is None:
         yield "training.liger needs the package liger-kernel: install it, or leave liger off"
     elif execution.liger:
-        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
-
-        if model.config.model_type not in KNOWN:
+        known = import_module("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN
+        if model.config.model_type not in known:
             yield f"training.liger: liger-kernel has no kernels for models of the type '{model.config.model_type}': leave liger off"
     for field in _SCALED_LOGITS:
         if getattr(model.config, field, None) not in (None, 1, 1.0):
