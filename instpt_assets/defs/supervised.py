@@ -28,13 +28,15 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore:resource_tracker",
 }
 """Of every worker, unless the environment says otherwise."""
-END_SECONDS = 20.0
-"""How long a cancelled worker's supervisor may take; it kills after 5 s."""
+END_SECONDS = 5.0
+"""How long a cancelled worker may take to end, before it is killed."""
+_KILL_SECONDS = 15.0
+"""How much longer its supervisor may take."""
 
 
 @contextmanager
 def supervised(
-    stage: str, *arguments: str, environment: Mapping[str, str], stdout: int | IO[bytes] | None = None
+    stage: str, *arguments: str, environment: Mapping[str, str], stdout: int | IO[bytes] | None = None, end_seconds: float = END_SECONDS
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m instpt_assets.workers.<stage>` under a supervisor; when the block ends, however it does, nothing below it goes on.
 
@@ -43,10 +45,11 @@ def supervised(
         arguments: of its command line.
         environment: variables beside those of this process.
         stdout: as for `subprocess.Popen`.
+        end_seconds: how long the worker may take to end.
     """
     python = [sys.executable, "-m"]
     process = subprocess.Popen(
-        [*python, "instpt_assets.workers.supervisor", *python, f"instpt_assets.workers.{stage}", *arguments],
+        [*python, "instpt_assets.workers.supervisor", str(end_seconds), *python, f"instpt_assets.workers.{stage}", *arguments],
         # The supervisor ends everything when this pipe closes, however this process ends.
         stdin=subprocess.PIPE,
         stdout=stdout,
@@ -59,7 +62,7 @@ def supervised(
         assert process.stdin is not None
         process.stdin.close()
         try:
-            process.wait(END_SECONDS)
+            process.wait(end_seconds + _KILL_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

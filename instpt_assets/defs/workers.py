@@ -10,12 +10,14 @@ from instpt_assets.defs.budgets import Budget
 from instpt_assets.defs.materialization import Outcome, expected_spec, explained, failure
 from instpt_assets.defs.progress import Progress
 from instpt_assets.defs.project import Project
-from instpt_assets.defs.supervised import ended_by, supervised
+from instpt_assets.defs.supervised import END_SECONDS, ended_by, supervised
 from instpt_assets.store.making import Made
 from instpt_assets.store.manifest import Spec
 from instpt_assets.workers.runtime import Task
 
 POLL_SECONDS = 0.2
+TRAININGS = ("tune", "pretrain", "instruction_tune")
+"""Workers that save their state when they are cancelled, which takes its time."""
 
 
 def make_in_worker(
@@ -150,7 +152,8 @@ def run(context: dg.AssetExecutionContext, stage: str, task: Task, on_message: C
                 else:
                     on_message(message)
 
-        with supervised(stage, environment=session.get_bootstrap_env_vars()) as process:
+        end_seconds = task.execution.training.end_seconds if stage in TRAININGS else END_SECONDS
+        with supervised(stage, environment=session.get_bootstrap_env_vars(), end_seconds=end_seconds) as process:
             while True:
                 try:
                     process.wait(POLL_SECONDS)

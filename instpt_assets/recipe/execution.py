@@ -59,6 +59,8 @@ class TrainingExecution(Part):
     """How long a training waits for its nodes."""
     save_seconds: float = Field(default=60.0, ge=0)
     """Least time between two saved states, from which a killed training goes on; more where saving would take over 5 % of the time."""
+    end_seconds: float = Field(default=60.0, gt=0)
+    """How long a training that is cancelled may take to end its step and save its state, before it is killed."""
     micro_batch_tokens: int = Field(default=8192, ge=64)
     """Tokens of one forward and backward pass of a process; the rest of the batch is accumulated."""
     attention: Literal["sdpa", "eager", "flex_attention", "flash_attention_2"] = "sdpa"

@@ -6,16 +6,20 @@ on standard output (progress and statistics: rank 0 alone). Each asks the kernel
 
 import ctypes
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from torch.distributed.run import get_args_parser
 
 from instpt_assets.errors import UserError
 from instpt_assets.training.distributed import set_threads
@@ -25,8 +29,13 @@ from instpt_assets.training.nodes import RunsNode
 
 _MARK = "instpt-training "
 _END_SECONDS = 30.0
+_KILL_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
+_LOST = (
+    "a process of the training ended without a word, and the others lost it: was it killed, or did the machine run out of memory "
+    "(`dmesg` says so)? The last state is kept: materialize again to go on from it"
+)
 
 
 class TrainingFailed(UserError):
@@ -76,18 +85,48 @@ def run_processes(
         file = Path(folder, "job.json")
         file.write_text(job.model_dump_json(), encoding="utf-8")
         processes = ["--nproc-per-node", str(job.execution.training.num_processes), "--module", "instpt_assets.training.launch", str(file)]
-        command = [sys.executable, "-m", "torch.distributed.run", *place, *processes]
+        command = [sys.executable, "-m", "torch.distributed.run", *_shutdown_timeout(job), *place, *processes]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: _end_with_parent(signal.SIGTERM))
         try:
-            with _watched(process, look) as reasons:
-                return _listen(process, progress, reasons)
+            with _handing_on_termination(process) as terminated, _watched(process, look) as reasons:
+                try:
+                    return _listen(process, progress, reasons)
+                except TrainingFailed:
+                    if terminated.is_set():
+                        raise SystemExit(128 + signal.SIGTERM) from None
+                    raise
         finally:
             process.terminate()
             try:
-                process.wait(_END_SECONDS)
+                process.wait(job.execution.training.end_seconds + _KILL_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _handing_on_termination(torchrun: subprocess.Popen[str]) -> Iterator[threading.Event]:
+    """SIGTERM is for the training's processes, which save their state and end; this one ends behind them.
+
+    It does not go to torchrun: a second one, beside that of whoever ends all processes of this run, would have it kill them at once.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def hand_on(*_: object) -> None:
+        event.set()
+        with suppress(OSError):  # torchrun has ended
+            for pid in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text(encoding="ascii").split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -114,9 +153,16 @@ def _watched(process: subprocess.Popen[str], look: Callable[[], str | None]) -> 
         thread.join()
 
 
+def _shutdown_timeout(job: TrainingJob) -> list[str]:
+    """How long torchrun waits for processes that it ends, where its release can be told; else 30 s."""
+    known = any("--shutdown-timeout" in action.option_strings for action in get_args_parser()._actions)
+    return ["--shutdown-timeout", str(math.ceil(job.execution.training.end_seconds))] if known else []
+
+
 def _listen(process: subprocess.Popen[str], progress: Progress, reasons: Sequence[str]) -> dict[str, Any] | None:
     statistics: dict[str, Any] | None = None
-    errors = []
+    errors: list[str] = []
+    losses: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
         if not line.startswith(_MARK):
@@ -127,12 +173,14 @@ def _listen(process: subprocess.Popen[str], progress: Progress, reasons: Sequenc
             case "done":
                 statistics = message["statistics"]
             case "failed":
-                errors.append(message["error"])
+                (losses if message["is_loss"] else errors).append(message["error"])
             case _:
                 progress(message)
     status = process.wait()
     if status != 0 or reasons:
         # The others fail, or are ended, because the first one did.
+        if losses and not errors:
+            errors = [f"{_LOST} (the others say: {losses[0]})"]
         raise TrainingFailed("; ".join([*reasons, *errors[:1]]) or f"torchrun ended with status {status}; its output is above")
     return statistics
 
@@ -147,6 +195,11 @@ def _say(message: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def _is_loss(error: Exception) -> bool:
+    """Whether a process failed because another one is gone."""
+    return isinstance(error, RuntimeError) and re.search(r"gloo|NCCL|[Cc]onnection", str(error)) is not None
+
+
 def main() -> None:
     """One process of a training under torchrun."""
     _end_with_parent(signal.SIGKILL)
@@ -156,7 +209,7 @@ def main() -> None:
         set_threads(job.execution.num_threads, job.execution.training.num_processes)
         statistics = run_job(job, _say if first else lambda _: None)
     except Exception as error:
-        _say({"kind": "failed", "error": f"{type(error).__name__}: {error}"})
+        _say({"kind": "failed", "error": f"{type(error).__name__}: {error}", "is_loss": _is_loss(error)})
         raise
     if first:
         _say({"kind": "done", "statistics": statistics})

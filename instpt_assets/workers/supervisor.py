@@ -1,8 +1,8 @@
 """Ends a worker and all its descendants when the run that started it is cancelled or killed.
 
-`python -m instpt_assets.workers.supervisor COMMAND…` with a pipe on standard input that only the run holds open. The supervisor is the
+`python -m instpt_assets.workers.supervisor SECONDS COMMAND…` with a pipe on standard input that only the run holds open. The supervisor is the
 subreaper of everything below it, so a process that changes its group or session (torchrun's ranks, vLLM's engine) and loses its parent
-still comes back to it. The pipe's end (the run is gone), SIGTERM and SIGINT all mean: terminate every descendant, then kill what is left.
+still comes back to it. The pipe's end (the run is gone), SIGTERM and SIGINT all mean: terminate every descendant, and kill what is left when the seconds are over.
 """
 
 import ctypes
@@ -16,12 +16,15 @@ import time
 import psutil
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-GRACE_SECONDS = 5.0
-"""From SIGTERM to SIGKILL."""
 
 
-def supervise(command: list[str]) -> int:
-    """Run the command until it ends or the run does; returns its exit status (negative: the signal that ended it)."""
+def supervise(command: list[str], end_seconds: float) -> int:
+    """Run the command until it ends or the run does; returns its exit status (negative: the signal that ended it).
+
+    Args:
+        command: the worker's.
+        end_seconds: from SIGTERM to SIGKILL.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
@@ -39,7 +42,7 @@ def supervise(command: list[str]) -> int:
     ready, _, _ = select.select([sys.stdin.fileno(), wake_read, child_ended], [], [])
     if child_ended not in ready:
         _signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + end_seconds
         while _living() and time.monotonic() < deadline:
             time.sleep(0.05)
     while _living():
@@ -69,6 +72,6 @@ def _signal_all(number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    status = supervise(sys.argv[1:])
+    status = supervise(sys.argv[2:], float(sys.argv[1]))
     # A death by signal is passed on as a shell would.
     sys.exit(status if status >= 0 else 128 - status)

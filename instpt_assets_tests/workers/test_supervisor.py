@@ -24,7 +24,7 @@ time.sleep(300)
 
 def start(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "instpt_assets.workers.supervisor", *command], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "instpt_assets.workers.supervisor", "5", *command], stdin=subprocess.PIPE, start_new_session=True
     )
 
 
@@ -61,7 +61,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
             sys.executable,
             "-c",
             "import subprocess, sys, time\n"
-            "subprocess.Popen([sys.executable, '-m', 'instpt_assets.workers.supervisor', *sys.argv[1:]], stdin=subprocess.PIPE, start_new_session=True)\n"
+            "subprocess.Popen([sys.executable, '-m', 'instpt_assets.workers.supervisor', '5', *sys.argv[1:]], stdin=subprocess.PIPE, start_new_session=True)\n"
             "time.sleep(300)",
             sys.executable,
             "-c",
