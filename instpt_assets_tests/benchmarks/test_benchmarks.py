@@ -118,3 +118,17 @@ def test_every_planted_evaluation_example_is_found_and_few_others_are(benchmark:
     found, planted = figures["13"]["found"]["5 % of its words edited"]["all"]
     assert found >= 0.8 * planted
     assert sum(found for found, _ in figures["13"]["unplanted"].values()) <= 20
+
+
+@pytest.mark.slow
+def test_best_fit_cuts_no_document_that_fits_and_packs_millions_in_seconds(benchmark: Benchmark) -> None:
+    result = benchmark("packing", "--shards", "2")
+    for row in result["speed"]:
+        assert row["documents"] == 10_000_000
+        assert row["best_fit"] < 30 and row["num_best_fit_sequences"] < 2  # on a quiet machine 4 and 0.1
+    for kind in result["texts"].values():
+        for row in kind["lengths"].values():
+            assert row["best_fit"]["cut"] == row["longer"] and row["best_fit"]["cut though they fit"] == row["best_fit"]["left off"] == 0
+            assert row["concatenate"]["cut"] > row["best_fit"]["cut"]
+    abstracts = result["texts"]["abstracts"]["lengths"]["2048"]
+    assert abstracts["concatenate"]["cut"] > 0.15 and abstracts["best_fit"]["padding"] < 0.03
