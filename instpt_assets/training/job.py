@@ -158,7 +158,10 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     )
     if dist.get_rank() == 0:
         lines = read_log(job.out)
-        plot_training(lines, read_times(job.out / LOGS), job.out / LOGS / PLOT)
+        try:
+            plot_training(lines, read_times(job.out / LOGS), job.out / LOGS / PLOT)
+        except ImportError as error:
+            progress({"kind": "progress", "note": f"no picture of the training: {error}"})
         if job.card is not None:
             write_cards(job.card, lines, job.out, num_parameters=statistics["num_parameters"])
     return {**statistics, "data": getattr(source, "statistics", {})}
