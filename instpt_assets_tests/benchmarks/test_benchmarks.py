@@ -132,3 +132,14 @@ def test_best_fit_cuts_no_document_that_fits_and_packs_millions_in_seconds(bench
             assert row["concatenate"]["cut"] > row["best_fit"]["cut"]
     abstracts = result["texts"]["abstracts"]["lengths"]["2048"]
     assert abstracts["concatenate"]["cut"] > 0.15 and abstracts["best_fit"]["padding"] < 0.03
+
+
+@pytest.mark.slow
+def test_the_training_loop_is_as_fast_as_a_bare_one_and_never_waits_for_data(benchmark: Benchmark) -> None:
+    result = benchmark("training", "--shapes", "demo", "--steps", "4", "--repeats", "3")
+    for row in result["rates"]:
+        assert row["ours / other"]["bare"]["processor"] >= 0.95
+        assert row["ours / other"]["bare, our loss"]["processor"] >= 0.9  # what the loop alone costs
+        assert row["data_wait_share"] <= 0.01
+    assert result["waiting"]["data_wait_share"]["by a thread"] <= 0.01
+    assert result["processes"]["largest difference of the losses"] <= 1e-4
