@@ -1,14 +1,15 @@
 """Packing the biomedicine corpus: how many documents are cut and how much is padding, concatenated and cut against best fit; and its speed.
 
 The texts are the full papers, their abstracts, and both augmented with rule-based pairs of three shots, each a document here, in a random
-order, their tokens those of a byte-level BPE learned from the corpus. What concatenating leaves off behind the last full sequence is padding
+order, and general instructions, each an example; their tokens are those of a byte-level BPE learned from the papers. What concatenating leaves off behind the last full sequence is padding
 too. The speed is that of ten million synthetic lengths, lognormal about 245 tokens.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+import zstandard
 
 from instpt_assets.augmentation.augment import augment
 from instpt_assets.corpus.ingest import ingest
@@ -57,6 +59,15 @@ def corpora(data: Path, folder: Path, *, most_shards: int) -> dict[str, list[Pat
     return found
 
 
+def instructions(data: Path) -> Iterator[list[str]]:
+    """The general instructions as instruction tuning takes them, some at a time."""
+    (path,) = (data / "general-instructions").glob("*.jsonl.zst")
+    with zstandard.open(path, "rt", encoding="utf-8") as lines:
+        records = map(json.loads, lines)
+        while some := list(islice(records, _BATCH)):
+            yield [f"{each['instruction']} {each['reasoning']} {each['response']}" for each in some]
+
+
 def batches(tables: list[Path]) -> Iterator[list[str]]:
     """The texts of tables, some at a time."""
     for table in tables:
@@ -64,9 +75,9 @@ def batches(tables: list[Path]) -> Iterator[list[str]]:
             yield batch["text"].to_pylist()
 
 
-def count_tokens(tables: list[Path], encoder: Encoder) -> Ints:
+def count_tokens(batched: Iterable[list[str]], encoder: Encoder) -> Ints:
     """Tokens of each text, its EOS included."""
-    counts = [len(each) + 1 for texts in batches(tables) for each in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    counts = [len(each) + 1 for texts in batched for each in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     return np.array(counts, dtype=np.int64)
 
 
@@ -118,8 +129,9 @@ def main() -> None:
         train_tokenizer(learned_from, VOCAB_SIZE, out=Path(folder, "bpe"))
         encoder = load_encoder(Path(folder, "bpe/tokenizer"))
         print("| texts | tokens (median) | length | longer | concatenated: cut (of those that fit) | best fit: cut | padding |")
-        counted = {kind: count_tokens(tables, encoder) for kind, tables in found.items()}
+        counted = {kind: count_tokens(batches(tables), encoder) for kind, tables in found.items()}
         counted["all together"] = np.concatenate(list(counted.values()))
+        counted["instructions"] = count_tokens(instructions(shared_data()), encoder)
         for kind, tokens in counted.items():
             rows = {length: compare(tokens, length) for length in LENGTHS}
             result["texts"][kind] = {
