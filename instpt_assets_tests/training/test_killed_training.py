@@ -20,6 +20,7 @@ from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.execution import Execution, TrainingExecution
 from instpt_assets.recipe.training import Optimization, Pretraining
 from instpt_assets.store.manifest import Spec
+from instpt_assets.store.sealed import is_intact
 from instpt_assets.store.store import Artifact, Store
 from instpt_assets.training.job import MixtureData, TrainingJob
 from instpt_assets.training.launch import TrainingFailed, run
@@ -175,9 +176,13 @@ def test_two_processes_have_the_losses_of_one_over_fifty_steps(job, tmp_path: Pa
     assert difference < 1e-4 and one[-1] < one[0] - 1
 
 
+def reached(state: Path) -> bool:
+    return max((int(path.name.removeprefix("step-")) for path in state.glob("step-*")), default=0) >= 20
+
+
 def kill_when_saved(mark: str, state: Path, moment: dict[str, float]) -> None:
     """SIGKILL one of the training's processes when there is a state."""
-    wait_for(lambda: list(state.glob("step-*")), lambda: "no state was saved")
+    wait_for(lambda: reached(state), lambda: "no state was saved")
     ranks = [pid for pid, command in marked_processes(mark).items() if "training.launch" in command and "distributed.run" not in command]
     moment["ranks"], moment["killed"] = len(ranks), time.monotonic()
     os.kill(max(ranks), signal.SIGKILL)
@@ -208,7 +213,7 @@ def test_a_training_goes_on_with_the_same_data_when_it_is_cut_whatever_the_proce
         file = tmp_path / "job.json"
         file.write_text(cut.model_dump_json())
         process = subprocess.Popen([sys.executable, "-c", TRAIN_ALONE, str(file)])
-        wait_for(lambda: list((tmp_path / "state").glob("step-*")), lambda: "no state was saved")
+        wait_for(lambda: reached(tmp_path / "state"), lambda: "no state was saved")
         process.terminate()
         assert process.wait(60) == 128 + signal.SIGTERM
     statistics = run(job("again", processes[1], steps, "state"), lambda _: None)
@@ -228,6 +233,30 @@ from instpt_assets.training.job import TrainingJob
 from instpt_assets.training.launch import run
 run(TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()), lambda _: None)
 """
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_two_processes_save_their_state_when_the_run_is_cancelled(
+    job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supervised: bool
+) -> None:
+    monkeypatch.setenv(MARK, tmp_path.name)
+    execution = Execution(num_threads=2, training=TrainingExecution(num_processes=2, micro_batch_tokens=256, save_seconds=3600.0))
+    file = tmp_path / "job.json"
+    file.write_text(job("out", 2, STEPS, "state", execution=execution).model_dump_json())
+    command = [sys.executable, "-c", TRAIN_ALONE, str(file)]
+    supervisor = [sys.executable, "-m", "instpt_assets.workers.supervisor", "60"] if supervised else []
+    process = subprocess.Popen([*supervisor, *command], stdin=subprocess.PIPE)
+    wait_for(lambda: (tmp_path / "state/logs").exists(), lambda: "it does not begin")
+    time.sleep(3)
+    if supervised:
+        assert process.stdin is not None
+        process.stdin.close()  # as when the run is gone
+    else:
+        process.terminate()
+    assert process.wait(60) in (128 + signal.SIGTERM, 128)
+    assert not marked_processes(tmp_path.name)
+    (state,) = (tmp_path / "state").glob("step-*")
+    assert is_intact(state)
 
 
 def test_all_processes_of_a_training_that_diverges_end(job, monkeypatch: pytest.MonkeyPatch) -> None:
