@@ -1,7 +1,8 @@
 """What stops a training, told so that a person knows what to look at."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -9,7 +10,7 @@ from torch import nn
 
 from instpt_assets.errors import UserError
 from instpt_assets.mixture.sequences import SequenceSource
-from instpt_assets.recipe.execution import Device
+from instpt_assets.recipe.execution import Device, TrainingExecution
 from instpt_assets.training.batches import StepBatch
 
 _NAMED = 5
@@ -18,6 +19,42 @@ _NAMED = 5
 
 class Diverged(UserError):
     """Loss or gradients are no longer finite."""
+
+
+class OutOfMemory(UserError):
+    """A training does not fit the GPU's memory."""
+
+
+@contextmanager
+def memory_explained(model: nn.Module, execution: TrainingExecution, *, could_adapt: bool) -> Iterator[None]:
+    """Tell, where a GPU's memory is full, what takes it and what takes less.
+
+    Args:
+        model: what is trained.
+        execution: how a step is computed.
+        could_adapt: whether adapters could be trained in place of all parameters.
+
+    Raises:
+        OutOfMemory: the GPU's memory is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+        num_processes = dist.get_world_size()
+        # Of a trained parameter weight, gradient and Adam's two moments in float32; of a frozen one its weight in bfloat16.
+        gib = (16 * trained + 2 * frozen) / num_processes / 2**30
+        less = [
+            f"lower training.micro_batch_tokens (now {execution.micro_batch_tokens})",
+            *([] if execution.gradient_checkpointing else ["set training.gradient_checkpointing"]),
+            f"train on more GPUs (now {num_processes})",
+            *(["train adapters in place of all parameters (lora in the recipe)"] if could_adapt else []),
+        ]
+        raise OutOfMemory(
+            f"the GPU's memory is full: {trained:,} trained parameters with their optimizer{f' and {frozen:,} frozen ones' if frozen else ''} "
+            f"take about {gib:.1f} GiB of each GPU, the rest is the step's own: {', or '.join(less)}"
+        ) from error
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from instpt_assets.recipe.synthesis import Curriculum
 from instpt_assets.recipe.training import ModelShape, Optimization
 from instpt_assets.store.sealed import SealedFolders
 from instpt_assets.training.batches import SequenceSource
+from instpt_assets.training.guards import memory_explained
 from instpt_assets.training.lineage import Lineage, lineage_key
 from instpt_assets.training.log import LOGS, read_log, read_times
 from instpt_assets.training.loop import train
@@ -136,26 +137,27 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         The statistics of `train`, and of the data under `data`.
     """
     logging.disable_progress_bar()
-    source = open_sequences(job)
-    statistics = train(
-        _start(job),
-        source,
-        job.optimization,
-        job.execution.training,
-        out=job.out,
-        device=job.execution.device,
-        seed=job.seed,
-        tokenizer=job.tokenizer,
-        checkpoint_steps=job.checkpoint_steps,
-        state_folder=job.state_folder,
-        state_url=job.state_url,
-        save_seconds=job.execution.training.save_seconds,
-        lineage=_lineage(job),
-        held_out=open_held_out(job),
-        held_out_every_steps=job.held_out_every_steps,
-        card=job.card,
-        progress=progress,
-    )
+    source, model = open_sequences(job), _start(job)
+    with memory_explained(model, job.execution.training, could_adapt=isinstance(job.model, str) and job.lora is None):
+        statistics = train(
+            model,
+            source,
+            job.optimization,
+            job.execution.training,
+            out=job.out,
+            device=job.execution.device,
+            seed=job.seed,
+            tokenizer=job.tokenizer,
+            checkpoint_steps=job.checkpoint_steps,
+            state_folder=job.state_folder,
+            state_url=job.state_url,
+            save_seconds=job.execution.training.save_seconds,
+            lineage=_lineage(job),
+            held_out=open_held_out(job),
+            held_out_every_steps=job.held_out_every_steps,
+            card=job.card,
+            progress=progress,
+        )
     if dist.get_rank() == 0:
         lines = read_log(job.out)
         try:

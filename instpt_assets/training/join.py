@@ -45,6 +45,9 @@ def _work(node: JoinedNode) -> None:
     except TrainingFailed as error:
         _tell(str(error))
         node.fail(str(error))
+    except SystemExit:
+        node.fail("its command was ended")
+        raise
     while node.look() is None:
         time.sleep(_WAIT_SECONDS)
     node.leave()

@@ -11,7 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from instpt_assets.recipe.execution import TrainingExecution
 from instpt_assets.recipe.lora import Lora
+from instpt_assets.training.distributed import join_processes
+from instpt_assets.training.guards import OutOfMemory, memory_explained
 from instpt_assets.training.lora import AdapterError, add_adapters
 from instpt_assets.training.model import build_model, load_model, write_checkpoint
 from instpt_assets_tests.training.test_resume import Interrupted, InterruptedSource
@@ -105,6 +108,17 @@ def test_interrupted_training_of_adapters_ends_in_the_same_bytes_dropout_include
 def test_names_that_the_model_does_not_have_are_refused(base, lora, message):
     with pytest.raises(AdapterError, match=message):
         adapted(base, **lora)
+
+
+@pytest.mark.parametrize(
+    ("could_adapt", "advice"),
+    [(True, r", or train adapters in place of all parameters \(lora in the recipe\)$"), (False, r"more GPUs \(now 1\)$")],
+)
+def test_a_full_gpu_is_told_of_with_what_takes_less(base, could_adapt, advice):
+    join_processes("cpu")
+    expected = rf"22,688 trained .* about 0.0 GiB .*micro_batch_tokens \(now 8192\), or set training.gradient_checkpointing, .*{advice}"
+    with pytest.raises(OutOfMemory, match=expected), memory_explained(load_model(base), TrainingExecution(), could_adapt=could_adapt):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_a_missing_package_is_named(base, monkeypatch):
