@@ -87,8 +87,9 @@ def train(
         progress: told the figures of the last step every few seconds (`Monitor`).
 
     Returns:
-        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, num_parameters, vocab_size, num_processes, resumed_from_step, and
-        those of the monitor.
+        Statistics: steps, tokens, loss_tokens, first_loss, final_loss, num_parameters, vocab_size, num_processes, resumed_from_step,
+        extended_from_step (the last that a training with another budget did; 0: none) and those of the monitor; not_extended: why none
+        did, where the recipe names earlier budgets.
 
     Raises:
         ValueError: data, budget and model do not fit together (`plan_steps`).
