@@ -18,16 +18,16 @@ RAW, AUGMENTED, INSTRUCTIONS = "tokenized_raw", "tokenized_augmented", "tokenize
 _HELD_OUT = 1
 """Number of the order by which documents are held out."""
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 """Documents that are worked on at a time, so that what is computed on the way takes no memory of all."""
 
 Ints = npt.NDArray[np.int64]
 
 
-def blocks(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """The array, `BLOCK` values at a time."""
-    for begin in range(0, len(values), BLOCK):
-        yield values[begin : begin + BLOCK]
+def blocks(values: npt.NDArray[Any], size: int = BLOCK) -> Iterator[npt.NDArray[Any]]:
+    """The array, so many values at a time."""
+    for begin in range(0, len(values), size):
+        yield values[begin : begin + size]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from instpt_assets.mixture.index import BOUNDS, PIECE_DTYPE, PIECES
 from instpt_assets.mixture.ordering import row_keys
 from instpt_assets.mixture.packing import best_fit, concatenate, num_best_fit_sequences
 
+_PACKED_TOGETHER = 1 << 20
+"""Documents; best fit takes some 100 bytes of each while it packs."""
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -200,6 +203,6 @@ def _pack(documents: Documents, order: Places, sequence_length: int) -> _Bins:
 
 
 def _packed_groups(documents: Documents, order: Places, sequence_length: int) -> Iterator[_Bins]:
-    for places in blocks(order):
+    for places in blocks(order, _PACKED_TOGETHER):
         packed = best_fit(documents.num_tokens[places].astype(np.int64), sequence_length)
         yield _Bins(places[packed.document], packed.begin.astype(np.int32), packed.count.astype(np.int32), packed.bounds)

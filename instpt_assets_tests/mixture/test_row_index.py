@@ -82,7 +82,7 @@ def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     artifacts = {("tokenized_raw", "c--0"): put(store, "c--0")}
     whole = stored_indices(store, artifacts)["tokenized_raw", "c--0"]()
-    (cached,) = (store.local_cache()).rglob("*.npz")
+    (cached,) = (store.local_cache()).rglob("*.bin")
     content = cached.read_bytes()
     for damaged in (b"", content[:100], content[:80] + b"\xff" * 8 + content[88:]):
         cached.write_bytes(damaged)
