@@ -48,6 +48,16 @@ def demo_with(path: Path, **changes: Any) -> Path:
     ("changes", "message"),
     [
         ({"pretrainig": {}}, "pretrainig: unknown field"),
+        ({"pretraining__lora": {"rank": 8}}, "pretraining: lora adapts a base model, but model is a shape"),
+        ({"synthesizer__lora": {"rank": 8}}, "synthesizer: lora adapts a base model, but model is a shape"),
+        (
+            {"instruction_tuning__components": ["general"]},
+            "instruction_tuning.components: 'general' needs the section general_instructions",
+        ),
+        (
+            {"instruction_tuning__checkpoint_steps": [16]},
+            "instruction_tuning: checkpoint_steps [16] must ascend and end before the last step, 16",
+        ),
         ({"cleaning__min_charaters": 3}, "cleaning.min_charaters: unknown field"),
         (
             {"arms__instruct": {"mixture": [{"component": "corpus", "pair_set": "synthesised"}]}},
