@@ -16,9 +16,13 @@ from instpt_assets.errors import UserError
 from instpt_assets.mixture.index import HELD_OUT_BOUNDS, HELD_OUT_PIECES, MixtureIndex
 from instpt_assets.mixture.lookups import array_part, rows_at, rows_with
 from instpt_assets.mixture.row_index import document_keys, stored_indices
+from instpt_assets.mixture.sequences import Ints
+from instpt_assets.store.manifest import Input
 from instpt_assets.store.store import Artifact, resolve
 
 _EXCERPT_TOKENS, _EXCERPT_CHARACTERS = 32, 80
+_BLOCK = 1 << 20
+"""So many pieces are searched at a time."""
 
 Source = tuple[str, str]
 """Asset and partition of a tokenized artifact."""
@@ -184,14 +188,19 @@ class Tracer:
         return sorted(standing, key=lambda each: (each.sequence, each.begin))
 
     @cached_property
-    def _artifacts(self) -> dict[Source, Artifact]:
-        return dict(resolve(self._store, self._mixture.manifest.inputs))
+    def _inputs(self) -> dict[Source, Input]:
+        return {(item.asset, item.partition): item for item in self._mixture.manifest.inputs}
+
+    def _artifact(self, source: int) -> Artifact:
+        """A source of the mixture. Of thousands only those are looked up that are needed."""
+        (artifact,) = resolve(self._store, [self._inputs[self._index.sources[source]]]).values()
+        return artifact
 
     @cached_property
     def _decode(self) -> Callable[..., str]:
         from tokenizers import Tokenizer
 
-        tokenizer = self._made_from(self._artifacts[self._index.sources[0]], "tokenizer")
+        tokenizer = self._made_from(self._artifact(0), "tokenizer")
         if tokenizer is None:
             raise TraceError("the tokenizer of this mixture is no longer in the store: materialize it again")
         decode: Callable[..., str] = Tokenizer.from_file(str(tokenizer.file("tokenizer/tokenizer.json"))).decode
@@ -208,8 +217,7 @@ class Tracer:
 
     def _pieces(self, places: list["_Place"], *, whole: bool) -> list[Piece]:
         """Pieces that lie in one source."""
-        asset, shard = self._index.sources[places[0].source]
-        artifact = self._artifacts[asset, shard]
+        artifact = self._artifact(places[0].source)
         rows = rows_at(artifact, {place.row for place in places}, ["row_id", "document_ids", "num_tokens", "component"])
         known = self._origins(artifact, rows.values())
         return [
@@ -277,7 +285,7 @@ class Tracer:
         """Source and row of the rows that hold a document."""
         corpus = document_id.split("/")[0]
         likely = {source: number for number, source in enumerate(self._index.sources) if source[1].split("--")[0] == corpus}
-        artifacts = {source: self._artifacts[source] for source in likely}
+        artifacts = dict(zip(likely, self._store.each(self._artifact, likely.values()), strict=True))
         key = document_keys([document_id])
         found = []
         for source, index in stored_indices(self._store, artifacts).items():
@@ -291,7 +299,7 @@ class Tracer:
         places = _found(self._index, source, row)
         if not len(places):
             return []
-        (named,) = rows_at(self._artifacts[asset, shard], [row], ["row_id", "num_tokens"]).values()
+        (named,) = rows_at(self._artifact(source), [row], ["row_id", "num_tokens"]).values()
         sequences = np.searchsorted(self._index.bounds, places, side="right") - 1
         return [
             Standing(
@@ -318,9 +326,13 @@ class _Place:
     count: int
 
 
-def _found(index: MixtureIndex, source: int, row: int) -> Any:
+def _found(index: MixtureIndex, source: int, row: int) -> Ints:
     """Places of the pieces of a row."""
-    return np.flatnonzero((index.pieces["source"] == source) & (index.pieces["row"] == row))
+    found = []
+    for first in range(0, len(index.pieces), _BLOCK):
+        pieces = index.pieces[first : first + _BLOCK]
+        found.append(first + np.flatnonzero((pieces["source"] == source) & (pieces["row"] == row)))
+    return np.concatenate([*found, np.empty(0, dtype=np.int64)])
 
 
 def _passage(name: str, row: dict[str, Any] | None) -> Passage:
