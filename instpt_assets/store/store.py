@@ -314,27 +314,25 @@ class Store:
             StoreError: it is missing or its bytes are not those that were committed.
         """
         path = self.local_folder(artifact) / file.name
-        if not self.is_local and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-            try:
-                self.fs.get_file(f"{artifact.root}/{file.path}", str(temporary))
-                os.replace(temporary, path)
-            except FileNotFoundError as error:
-                raise self._damaged(artifact, file, "is missing") from error
-            finally:
-                temporary.unlink(missing_ok=True)
-        if not path.exists():
-            raise self._damaged(artifact, file, "is missing")
-        stat = path.stat()
-        seen = (str(path), stat.st_mtime_ns, file.sha256)
-        if seen not in _VERIFIED:
-            if stat.st_size != file.bytes or file_sha256(path) != file.sha256:
-                if not self.is_local:
-                    path.unlink()
-                raise self._damaged(artifact, file, "has other content than was committed")
-            _VERIFIED.add(seen)
+        if not self.is_local and not _is_whole(path, file):
+            self._download(artifact, file, path)
+        if not _is_whole(path, file):
+            raise self._damaged(artifact, file, "has other content than was committed" if path.exists() else "is missing")
+        if not self.is_local:
+            os.utime(self.local_folder(artifact))  # copies that nobody used for long are swept
         return path
+
+    def _download(self, artifact: Artifact, file: File, path: Path) -> None:
+        """The file appears when it is whole; what it replaces was damaged."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            self.fs.get_file(f"{artifact.root}/{file.path}", str(temporary))
+            os.replace(temporary, path)
+        except FileNotFoundError as error:
+            raise self._damaged(artifact, file, "is missing") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _damaged(self, artifact: Artifact, file: File, what: str) -> StoreError:
         return StoreError(f"{artifact.url}/{file.path} {what}: delete {artifact.url} and materialize {artifact.manifest.asset} again")
@@ -354,6 +352,18 @@ def _conflict(spec: Spec) -> CommitConflict:
 
 
 _VERIFIED: set[tuple[str, int, str]] = set()
+
+
+def _is_whole(path: Path, file: File) -> bool:
+    """Whether the file is there with the bytes that were committed; read once a process."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return False
+    seen = (str(path), stat.st_mtime_ns, file.sha256)
+    if seen not in _VERIFIED and stat.st_size == file.bytes and file_sha256(path) == file.sha256:
+        _VERIFIED.add(seen)
+    return seen in _VERIFIED
 
 
 def source_input(url: str, digest: str) -> Input:

@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from instpt_assets.store.lease import LEASES
 from instpt_assets.store.store import CACHE, DRAFTS, Store, cache_folder
 
-_TEMPORARY = re.compile(rf"(.*/)?\.[^/]+\.[0-9a-f]{{32}}|{LEASES}/.+\.json|{CACHE}/.+\.npz")
+_TEMPORARY = re.compile(rf"(.*/)?\.[^/]+\.[0-9a-f]{{32}}|{LEASES}/.+\.json|{CACHE}/[^/]+/[^/]+\.bin")
 """A lease that lives is renewed all the time; what the cache lacks is made again."""
 _UNFINISHED = re.compile(r"_progress/(?P<artifact>.+?/[0-9a-f]{20})(/.*)?")
 TRAINING = "training"
@@ -47,7 +47,8 @@ class Leftover:
 def sweep(store: Store, days: float) -> Iterator[Leftover]:
     """Remove what killed writers left and nothing was written to for so many days; yields each as it is removed.
 
-    With a store on S3 drafts and the states of trainings, which lie in this machine's cache, are swept too. The whole store is listed.
+    With a store on S3 this machine's cache is swept too: drafts, the states of trainings, and copies of artifacts that nobody used for so
+    long. The whole store is listed.
 
     Raises:
         ValueError: `days` is less than one: writers that live would lose their work.
@@ -57,8 +58,8 @@ def sweep(store: Store, days: float) -> Iterator[Leftover]:
     limit = time.time() - days * 24 * 3600
     yield from _sweep(store.fs, store.root, [store.root], limit)
     if not store.is_local:
-        cache = cache_folder()
-        yield from _sweep(LocalFileSystem(), str(cache), [str(cache / name) for name in ("_progress", DRAFTS, CACHE)], limit)
+        cache = str(cache_folder())
+        yield from _sweep(LocalFileSystem(), cache, [cache], limit)
 
 
 def _sweep(fs: Any, root: str, folders: Sequence[str], limit: float) -> Iterator[Leftover]:
@@ -107,11 +108,11 @@ def _listed(fs: Any, root: str, folders: Sequence[str]) -> _Found:
             found.unfinished.setdefault(artifact, Leftover(f"{root}/_progress/{artifact}")).add(size, modified)
         elif match := _STATE.fullmatch(name):
             found.states.setdefault(match["state"], Leftover(f"{root}/{match['state']}")).add(size, modified)
+        elif _TEMPORARY.fullmatch(name):
+            found.temporary.append(Leftover(path, size, modified))
         elif match := _WRITTEN.fullmatch(name):
             by_nonce = found.written.setdefault(match["artifact"], {})
             by_nonce.setdefault(match["nonce"], Leftover(f"{root}/{match['draft']}")).add(size, modified)
-        elif _TEMPORARY.fullmatch(name):
-            found.temporary.append(Leftover(path, size, modified))
         elif name.endswith("/manifest.json"):
             found.committed.add(name.removesuffix("/manifest.json"))
     return found

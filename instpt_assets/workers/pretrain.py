@@ -45,6 +45,7 @@ def training_job(spec: Spec, inputs: Inputs, execution: Execution, out: Path) ->
     # The mixture copies no token: it names the tokenized artifacts that it was made from.
     tokens = resolve(mixture.store, mixture.manifest.inputs)
     check_tokens(tokens.values(), inputs["tokenizer", "all"])
+    folders = mixture.store.each(lambda source: tokens[source].local(), sorted(tokens))
     folder, url = ancestors_places(inputs)
     return TrainingJob(
         model=model,
@@ -52,7 +53,8 @@ def training_job(spec: Spec, inputs: Inputs, execution: Execution, out: Path) ->
         seed=seed_number(spec),
         tokenizer=inputs["tokenizer", "all"].local() / "tokenizer",
         data=MixtureData(
-            folder=mixture.local(), sources=tuple((asset, key, artifact.local()) for (asset, key), artifact in sorted(tokens.items()))
+            folder=mixture.local(),
+            sources=tuple((asset, key, folder) for (asset, key), folder in zip(sorted(tokens), folders, strict=True)),
         ),
         sequence_length=pretraining.sequence_length,
         optimization=pretraining.optimization,

@@ -149,6 +149,38 @@ def test_damaged_files_are_never_read(store: Store, damage: str) -> None:
     assert artifact.url.startswith(store.url)
 
 
+def test_a_copy_of_an_artifact_on_s3_is_downloaded_once_and_again_only_if_it_is_damaged(s3_store: Store) -> None:
+    write(s3_store, spec())
+    artifact = s3_store.find(spec())
+    assert artifact is not None
+    copy = artifact.local() / artifact.names[0]
+    for content in (b"jello", b"he", b""):
+        copy.write_bytes(content)
+        assert artifact.file(artifact.names[0]).read_text() == "hello"
+    s3_store.fs.rm(f"{artifact.root}/{artifact.manifest.files[0].path}")
+    assert artifact.local() / artifact.names[0] == copy and copy.read_text() == "hello"
+    copy.write_bytes(b"jello")
+    with pytest.raises(StoreError, match="is missing"):
+        artifact.local()
+
+
+def test_a_download_that_ends_in_the_middle_leaves_nothing_to_read(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(s3_store, spec())
+    artifact = s3_store.find(spec())
+    assert artifact is not None
+
+    def half(remote: str, local: str) -> None:
+        Path(local).write_bytes(b"he")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3_store.fs, "get_file", half)
+        with pytest.raises(KeyboardInterrupt):
+            artifact.file(artifact.names[0])
+    assert not any(path.is_file() for path in s3_store.local_folder(artifact).rglob("*"))
+    assert artifact.file(artifact.names[0]).read_text() == "hello"
+
+
 def test_an_unreadable_manifest_says_what_to_delete(store: Store) -> None:
     write(store, spec())
     artifact = store.find(spec())
