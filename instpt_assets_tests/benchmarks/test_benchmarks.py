@@ -87,6 +87,18 @@ def test_raw_text_becomes_filtered_documents_at_megabytes_a_second(benchmark: Be
 
 
 @pytest.mark.slow
+def test_tokenizing_is_as_fast_as_the_library_and_its_memory_stays_flat(benchmark: Benchmark) -> None:
+    result = benchmark("tokenizing")
+    rates = result["rates"]
+    assert len(set(rates["num_tokens"].values())) == 1
+    assert rates["ours / other"]["encode_batch"] >= 0.9  # on a quiet machine 1.2
+    assert rates["ours / other"]["encode_batch_fast"] >= 0.8  # on a quiet machine 0.95
+    few, many = result["memory"]
+    assert many["num_tokens"] > 9 * few["num_tokens"]
+    assert many["resident_peak_mib"] <= 1.25 * few["resident_peak_mib"]
+
+
+@pytest.mark.slow
 def test_planted_near_duplicates_are_found_by_how_alike_they_are(benchmark: Benchmark) -> None:
     rows = {(row["texts"], row["words"], row["threshold"], row["edited"]): row for row in benchmark("planted_duplicates")}
     for kind in ("abstracts", "papers"):
