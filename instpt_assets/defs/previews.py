@@ -11,6 +11,7 @@ import dagster as dg
 from instpt_assets.store.preview import LINE_BREAK
 from instpt_assets.store.store import Artifact
 
+MODEL_CARD = "checkpoint/README.md"
 PLOT_BYTES = 100_000
 """Events are kept in a database: what is larger is shown in fewer colours, or where it lies."""
 
@@ -54,23 +55,22 @@ def describe(artifact: Artifact, reused: bool) -> dict[str, Any]:
 
 
 def _checkpoint(artifact: Artifact) -> Mapping[str, dg.MetadataValue]:
-    """Of a trained model: where the last checkpoint lies, as a folder to load, and its card."""
+    """Of a trained model: where the last checkpoint lies, as a folder to load."""
     files = artifact.manifest.by_name
     if "checkpoint/config.json" not in files:
         return {}
     folder = PurePosixPath(files["checkpoint/config.json"].path).parent
-    places: dict[str, dg.MetadataValue] = {"checkpoint": dg.MetadataValue.path(f"{artifact.url}/{folder}")}
-    if "checkpoint/README.md" in files:
-        text = artifact.file("checkpoint/README.md").read_text(encoding="utf-8")
-        places["model_card"] = dg.MetadataValue.md(text.split("\n---\n", 1)[1])
-    return places
+    return {"checkpoint": dg.MetadataValue.path(f"{artifact.url}/{folder}")}
 
 
 def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
-    """Markdown files and plots at the top of an artifact (or among its logs), as Markdown."""
+    """Markdown files and plots at the top of an artifact (or among its logs) and the card of a model, as Markdown."""
     pages = {}
     for file in artifact.manifest.files:
         path = PurePosixPath(file.name)
+        if file.name == MODEL_CARD:
+            text = artifact.file(file.name).read_text(encoding="utf-8")
+            pages["model_card"] = dg.MetadataValue.md(text.split("\n---\n", 1)[1])  # behind the YAML, which is for the hub
         if str(path.parent) not in (".", "logs"):
             continue
         if path.suffix == ".md":

@@ -134,7 +134,7 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     """Train in this process (one of several under torchrun); see `train`. The process with rank 0 also draws the loss and writes the model cards.
 
     Returns:
-        The statistics of `train`, and of the data under `data`.
+        The statistics of `train`, and under `data` those of the data, where it has some.
     """
     logging.disable_progress_bar()
     source, model = open_sequences(job), _start(job)
@@ -166,7 +166,8 @@ def run_job(job: TrainingJob, progress: Progress) -> dict[str, Any]:
             progress({"kind": "progress", "note": f"no picture of the training: {error}"})
         if job.card is not None:
             write_cards(job.card, lines, job.out, num_parameters=statistics["num_parameters"])
-    return {**statistics, "data": getattr(source, "statistics", {})}
+    data = getattr(source, "statistics", {})
+    return {**statistics, **({"data": data} if data else {})}
 
 
 def _start(job: TrainingJob) -> PreTrainedModel:

@@ -58,7 +58,7 @@ class Card(Part):
     identity: str
     """Its identity in the store."""
     recipe: dict[str, Any]
-    """The part of the recipe that it follows."""
+    """The parts of the recipe that it and its inputs were made by, by stage."""
     base_model: str | None = None
     """Its base model's name on the hub or folder's name; None: from scratch."""
     components: tuple[CardComponent, ...] = ()

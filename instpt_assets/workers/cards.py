@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from instpt_assets.augmentation.dataset_card import without_folders
 from instpt_assets.store.making import Inputs
@@ -41,7 +41,7 @@ def model_card(
         asset=spec.asset,
         partition=spec.partition,
         identity=spec.identity,
-        recipe=without_folders(spec.recipe),
+        recipe=without_folders(_recipe(spec, inputs)),
         base_model=base or _base_model_of(manifests),
         components=tuple(
             CardComponent(name=name, **{field: part[field] for field in ("num_documents", "num_tokens", "share", "repetition")})
@@ -51,6 +51,14 @@ def model_card(
         languages=tuple(sorted({language for kept in languages for language in kept})),
         made_from=tuple((_shown(item.asset), item.partition, item.digest) for item in spec.inputs),
     )
+
+
+def _recipe(spec: Spec, inputs: Inputs) -> dict[str, Any]:
+    """By stage: the part that the training follows, and those that its inputs were made by."""
+    stages = {spec.asset.rpartition("/")[2]: spec.recipe}
+    for asset, partition in inputs:
+        stages.setdefault(asset.rpartition("/")[2], inputs[asset, partition].manifest.recipe)
+    return {stage: recipe for stage, recipe in stages.items() if recipe}
 
 
 def _ancestors(artifacts: Iterable[Artifact]) -> Iterator[Manifest]:

@@ -97,17 +97,18 @@ def made(tmp_path: Path) -> SmallStore:
         add("raw_corpus", [], raw, shard)
         add("clean_corpus", ["raw_corpus"], {"language": {"keep": ["en", "de"]}}, shard)
         add("tokenized_raw", ["clean_corpus"], {}, shard)
-    add("tokenized_mixture", ["tokenized_raw"], {}, "seed-0", components={})
+    add("mix/tokenized_mixture", ["tokenized_raw"], {"token_budget": 5}, "seed-0", components={})
     return small
 
 
 def test_a_card_names_each_corpus_once_with_its_licence_and_without_the_machines_folders(made):
     base = BaseModel("/models/of/mine/base-7b", None, "e" * 64, ())
-    inputs = (*made.inputs(["tokenized_mixture"]), source_input(base.url, base.digest))
+    inputs = (*made.inputs(["mix/tokenized_mixture"]), source_input(base.url, base.digest))
     recipe = {"pretraining": {"model": base.pinned}}
     spec = Spec(asset="mix/pretrained_checkpoint", partition="seed-0", code_version=1, recipe=recipe, inputs=inputs)
     card = model_card(spec, resolve(made.store, inputs), "pretrained", base_model=base)
     assert card.corpora == (CardCorpus(name="papers", source="*.jsonl", license="CC0"),) and card.languages == ("de", "en")
+    assert card.recipe == {"pretrained_checkpoint": recipe, "tokenized_mixture": {"token_budget": 5}}
     assert card.base_model == "base-7b" and ("base-7b", "all", "e" * 64) in card.made_from
     assert (card.name, card.identity) == ("mix seed-0", spec.identity) and "mine" not in card.model_dump_json()
 
