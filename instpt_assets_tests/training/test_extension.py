@@ -1,6 +1,7 @@
 """A finished training that is given a larger token budget goes on from its state, and ends as if it had had that budget from the start."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.mixture.row_index import folder_indices
 from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.training import Optimization, Pretraining
-from instpt_assets.store.sealed import SealedFolders
+from instpt_assets.store.sealed import SealedFolders, write_aside
 from instpt_assets.store.store import Artifact, Store
+from instpt_assets.store.sweeping import sweep
 from instpt_assets.training.lineage import Lineage
 from instpt_assets.training.log import read_log
 from instpt_assets.workers import pretrain
@@ -137,3 +139,17 @@ def test_a_state_is_known_by_the_data_up_to_it(lineage: Callable[..., Lineage]) 
     assert not lineage(["a", "b"], steps=4).holds(name)  # its own decay begins earlier
     other = lineage(["a", "b"], steps=10)
     assert not Lineage(other.folders, other.optimization, other.mixture, {**other.source_digests, ("raw", "b"): "changed"}).holds(name)
+
+
+def test_states_for_larger_budgets_are_swept_when_they_are_old(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    folders = SealedFolders(tmp_path / "store/_cache/training/lineage")
+    for name in ("step-00000001-aa", "step-00000002-bb"):
+        aside = write_aside(folders.folder)
+        (aside / "weights").write_text("w")
+        folders.seal(aside, name)
+    old = folders.folder / "step-00000001-aa"
+    for path in (*old.iterdir(), old):
+        os.utime(path, (0, 0))
+    assert [left.path for left in sweep(store, 7)] == [str(old)]
+    assert folders.names("step-") == ["step-00000002-bb"]
