@@ -84,7 +84,7 @@ def page(statistics: Mapping[str, Any], table: pl.DataFrame, held_out: HeldOut, 
                     _bar(part["share"]),
                     f"{part['num_tokens']:,}",
                     f"{part['num_documents']:,}",
-                    f"{part['repetition']:.3g}",
+                    f"{part['repetition']:,.2f}",
                     _bar(part["repetition"] / most),
                 )
                 for label, part in components.items()
