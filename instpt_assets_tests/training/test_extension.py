@@ -17,7 +17,7 @@ from instpt_assets.recipe.training import Optimization, Pretraining
 from instpt_assets.store.sealed import SealedFolders, write_aside
 from instpt_assets.store.store import Artifact, Store
 from instpt_assets.store.sweeping import sweep
-from instpt_assets.training.lineage import Lineage
+from instpt_assets.training.lineage import Lineage, lineage_key
 from instpt_assets.training.log import read_log
 from instpt_assets.workers import pretrain
 from instpt_assets_tests.training.small_store import SHAPE, SmallStore, small_store
@@ -80,9 +80,15 @@ def test_another_decay_goes_on_from_the_same_state(tmp_path: Path) -> None:
     pretrained(small, optimization(8, **WSD))
     other = pretrained(small, optimization(8, **{**WSD, "decay_shape": "linear", "final_learning_rate_fraction": 0.0}))
     assert other.manifest.statistics["extended_from_step"] == 6
-    faster = pretrained(small, optimization(8, **WSD, beta2=0.9))
-    assert faster.manifest.statistics["extended_from_step"] == 0
-    assert "not_extended" not in faster.manifest.statistics
+
+
+def test_trainings_with_other_settings_or_another_start_have_nothing_in_common() -> None:
+    made_of = {"seed": 0, "tokenizer": "digest"}
+    key = lineage_key(optimization(8, **WSD), made_of)
+    assert key == lineage_key(optimization(16, extended_from=(8 * STEP,), schedule="constant"), made_of)
+    for changes in ({"beta2": 0.9}, {"learning_rate": 0.002}, {"warmup_steps": 2}, {"batch_tokens": 2 * STEP}, {"dtype": "float32"}):
+        assert lineage_key(optimization(8, **WSD, **changes), made_of) != key
+    assert lineage_key(optimization(8, **WSD), {**made_of, "seed": 1}) != key
 
 
 def test_another_machine_goes_on_from_what_lies_on_s3(s3_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
