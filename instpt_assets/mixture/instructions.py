@@ -28,7 +28,8 @@ from instpt_assets.corpus.normalizing import normalize, replace_surrogates
 from instpt_assets.corpus.records import MAX_REJECTED_CHARACTERS, Record, Rejection, read_records
 from instpt_assets.corpus.shards import list_shards
 from instpt_assets.corpus.tables import TableWriter, read_rows
-from instpt_assets.mixture.arrays import ArrayWriter, RowWriter
+from instpt_assets.mixture.arrays import ArrayWriter, RowWriter, TokenizedRows
+from instpt_assets.mixture.token_preview import preview_rows, row_statistics
 from instpt_assets.mixture.tokenizer import BATCH_CHARACTERS, load_encoder
 from instpt_assets.recipe.corpora import Corpus
 from instpt_assets.recipe.recipe import GeneralInstructions
@@ -72,7 +73,8 @@ def tokenize_instructions(
         out: the artifact's folder.
 
     Returns:
-        Statistics: num_rows, num_tokens, num_rejected, components (num_rows, num_tokens, num_response_tokens of each), seconds.
+        Statistics: num_rows, num_tokens, num_text_tokens, median_row_tokens, longest_row_tokens, num_bytes and bytes_per_token (as of
+        `tokenize_table`), num_rejected, components (num_rows, num_tokens, num_response_tokens of each), seconds.
 
     Raises:
         ValueError: there is no example at all, or the source of the general instructions cannot be read.
@@ -108,9 +110,14 @@ def tokenize_instructions(
                     components[example.component][name] += number
     if not writer.num_rows:
         raise ValueError("neither the tuning collection nor the general instructions hold an example")
+    tokens = TokenizedRows(out)
+    preview_rows(out, encoder, tokens)
     return {
         "num_rows": writer.num_rows,
         "num_tokens": writer.num_tokens,
+        **row_statistics(tokens),
+        "num_bytes": writer.num_bytes,
+        "bytes_per_token": writer.num_bytes / max(1, writer.num_tokens - writer.num_rows),
         "num_rejected": rejected.num_rows,
         "components": components,
         "seconds": monotonic() - started,

@@ -31,11 +31,13 @@ def tokenize_table(
         out: the artifact's folder.
 
     Returns:
-        Statistics: num_rows, num_tokens (EOS included), num_bytes (UTF-8), bytes_per_token, vocab_size, dtype, seconds, tokens_per_second.
+        Statistics: num_rows, num_tokens (EOS included), num_text_tokens (without), median_row_tokens, longest_row_tokens, num_bytes (UTF-8),
+        bytes_per_token (of text), vocab_size, dtype, seconds, tokens_per_second.
     """
     import pyarrow.compute as pc
 
-    from instpt_assets.mixture.arrays import RowWriter, token_dtype
+    from instpt_assets.mixture.arrays import RowWriter, TokenizedRows, token_dtype
+    from instpt_assets.mixture.token_preview import preview_rows, row_statistics
 
     started = monotonic()
     encoder = load_encoder(tokenizer)
@@ -47,9 +49,12 @@ def tokenize_table(
             columns = {"row_id": batch[id_column], "document_ids": documents(batch[documents_column])}
             writer.append(flat, num_tokens, {**columns, "num_bytes": pc.binary_length(batch["text"])})
     seconds = monotonic() - started
+    rows = TokenizedRows(out)
+    preview_rows(out, encoder, rows)
     return {
         "num_rows": writer.num_rows,
         "num_tokens": writer.num_tokens,
+        **row_statistics(rows),
         "num_bytes": writer.num_bytes,
         "bytes_per_token": writer.num_bytes / max(1, writer.num_tokens - writer.num_rows),
         "vocab_size": encoder.vocab_size,

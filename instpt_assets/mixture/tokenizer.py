@@ -88,16 +88,25 @@ def make_tokenizer(recipe: TokenizerRecipe, clean_tables: Sequence[Path], *, bas
         out: the artifact's folder.
 
     Returns:
-        Statistics of `train_tokenizer` or `copy_tokenizer`.
+        Statistics of `train_tokenizer`, with bytes_per_token over the first sample_bytes of the shards, or of `copy_tokenizer`.
     """
+    from instpt_assets.corpus.tables import read_rows
+    from instpt_assets.mixture.token_preview import preview_tokenizer
+
     if recipe.model is not None:
         assert base_model is not None, "the recipe takes a base model's tokenizer"
-        return copy_tokenizer(base_model, out=out)
-    from instpt_assets.corpus.tables import read_rows
+        statistics = copy_tokenizer(base_model, out=out)
+        preview_tokenizer(out, "")
+        return statistics
 
     assert recipe.vocab_size is not None, "a recipe without model has vocab_size"
     # Documents are separated by EOS alone, so that is also what stands in front of a text: a BOS would be a token that no model has seen.
-    return train_tokenizer((row["text"] for row in read_rows(clean_tables, ["text"])), recipe.vocab_size, out=out, bos_is_eos=True)
+    statistics = train_tokenizer((row["text"] for row in read_rows(clean_tables, ["text"])), recipe.vocab_size, out=out, bos_is_eos=True)
+    sample = _first_texts((row["text"] for row in read_rows(clean_tables, ["text"])), BATCH_CHARACTERS)
+    num_tokens = sum(len(encoding) for encoding in load_encoder(out / FOLDER).tokenizer.encode_batch_fast(sample, add_special_tokens=False))
+    num_bytes = sum(len(text.encode()) for text in sample)
+    preview_tokenizer(out, sample[0])
+    return {**statistics, "sample_bytes": num_bytes, "bytes_per_token": num_bytes / max(1, num_tokens)}
 
 
 def train_tokenizer(
@@ -228,6 +237,17 @@ def load_encoder(folder: Path) -> Encoder:
     if eos_id is None:
         raise ValueError(f"{folder} names no EOS token that its vocabulary holds (eos_token: {eos!r}); set it in tokenizer_config.json")
     return Encoder(tokenizer=tokenizer, eos_id=eos_id, vocab_size=max(tokenizer.get_vocab().values()) + 1)
+
+
+def _first_texts(texts: Iterable[str], characters: int) -> list[str]:
+    """The first texts, until they have so many characters."""
+    first: list[str] = []
+    for text in texts:
+        first.append(text)
+        characters -= len(text)
+        if characters <= 0:
+            break
+    return first
 
 
 def _special_token(folder: Path, name: str) -> str | None:

@@ -15,10 +15,10 @@ LINE_BREAK = " ↵ "
 
 
 def write_preview(folder: Path) -> None:
-    """Write `logs/preview.md` for the main table in the folder, if there is one and no page of Markdown says more."""
+    """Write `logs/preview.md` for the main table in the folder, if there is one and no page of Markdown, or preview of its own, says more."""
     tables = sorted(folder.glob("data-*.parquet"))
-    if tables and not any(folder.glob("*.md")):
-        path = folder / PREVIEW
+    path = folder / PREVIEW
+    if tables and not path.exists() and not any(folder.glob("*.md")):
         path.parent.mkdir(exist_ok=True)
         path.write_text(preview_table(tables[0]), encoding="utf-8")
 

@@ -13,6 +13,7 @@ from instpt_assets.mixture import arrays, tokenized
 from instpt_assets.mixture.arrays import ArrayWriter, RowWriter, TokenizedRows, token_dtype
 from instpt_assets.mixture.tokenized import tokenize_augmented, tokenize_raw
 from instpt_assets.mixture.tokenizer import load_encoder
+from instpt_assets.store.preview import write_preview
 
 TEXTS = ["The array returns a copy.", "", "ends in </s> and <s> <pad>", "Grüße 数組 \x00\n\n\n  axis", "x" * 5000]
 
@@ -76,6 +77,22 @@ def test_an_augmented_row_names_its_distinct_documents_in_order(tokenizer: Path,
     assert table["document_ids"].to_list() == [["c--0/a/b", "c--0/z"], ["c--0/z"]]
 
 
+def test_statistics_add_up_and_the_preview_shows_the_longest_rows_and_the_first_tokens(
+    tables: list[Path], tokenizer: Path, tmp_path: Path
+) -> None:
+    statistics = tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "out")
+    tokens = TokenizedRows(tmp_path / "out").num_tokens()
+    assert statistics["num_text_tokens"] + statistics["num_rows"] == statistics["num_tokens"]
+    assert (statistics["longest_row_tokens"], statistics["median_row_tokens"]) == (tokens.max(), sorted(tokens)[2])
+    assert statistics["bytes_per_token"] == pytest.approx(statistics["num_bytes"] / statistics["num_text_tokens"])
+    preview = (tmp_path / "out/logs/preview.md").read_text()
+    assert f"**{statistics['num_tokens']:,} tokens** in 5 rows" in preview
+    assert f"c--0/4 | {tokens.max():,} | 5,000 |" in preview
+    assert '" returns" | " a" | " copy" | "." | "&#60;/s&#62;" |' in preview
+    write_preview(tmp_path / "out")
+    assert (tmp_path / "out/logs/preview.md").read_text() == preview, "the general preview of a table does not replace it"
+
+
 def test_batches_change_no_byte(tables: list[Path], tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "_ROWS_A_GROUP", 3)
     tokenize_raw(tables, tokenizer=tokenizer, out=tmp_path / "a")
@@ -91,6 +108,7 @@ def test_a_shard_without_documents_gives_empty_arrays(tokenizer: Path, tmp_path:
     statistics = tokenize_raw([tmp_path / "data-00000.parquet"], tokenizer=tokenizer, out=tmp_path / "out")
     assert statistics["num_rows"] == statistics["num_tokens"] == len(TokenizedRows(tmp_path / "out")) == 0
     assert pl.read_parquet(tmp_path / "out/data-00000.parquet").height == 0
+    assert (tmp_path / "out/logs/preview.md").read_text() == "no rows"
 
 
 def test_an_id_that_the_type_cannot_hold_is_no_other_id(tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_the_recipe_decides_between_training_and_copying(folder: Path, tmp_path:
     trained = make_tokenizer(TokenizerRecipe(vocab_size=400, pinned_shards=("c--0",)), [table], out=tmp_path / "a")
     copied = make_tokenizer(TokenizerRecipe(model="org/model"), [], base_model=folder, out=tmp_path / "b")
     assert trained["num_texts"] == 200
+    assert trained["sample_bytes"] == trained["num_bytes"]
+    encode = load_encoder(tmp_path / "a/tokenizer").encode
+    assert trained["bytes_per_token"] == pytest.approx(trained["num_bytes"] / sum(len(encode(text)) for text in texts()))
+    preview, copy = ((tmp_path / name / "logs/preview.md").read_text() for name in "ab")
+    assert "The first text begins" in preview and preview.startswith(copy) and f"{trained['vocab_size']} tokens" in copy
+    assert "2 &#60;/s&#62;" in copy and '" elements"' in copy
     assert trained["vocab_size"] == copied["vocab_size"]
     assert (tmp_path / "a/tokenizer/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer/tokenizer.json").read_bytes()
 
