@@ -26,6 +26,8 @@ LEADING = (
     "mfu",
     "training_seconds",
     "resumed_from_step",
+    "extended_from_step",
+    "not_extended",
     "pairs_per_passage",
     "no_valid_pair_share",
     "accepted_share",
