@@ -10,6 +10,7 @@ from light_project import CORPUS, WITH_PAIRS, LightProject, failure
 
 from instpt_assets.defs import workers
 from instpt_assets.defs.current_artifacts import NotMaterialized
+from instpt_assets.defs.plan import Plan
 from instpt_assets.defs.shards import range_tags, register
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Spec
@@ -136,3 +137,55 @@ def test_runs_over_different_shards_share_the_duplicates(tmp_path: Path, monkeyp
     assert done.success, failure(done)
     assert light.project.plan().current("duplicate_documents").manifest.identity == without_b.manifest.identity
     assert light.project.plan().current("clean_corpus", "notes--b").manifest.statistics["num_rows"] == 4
+
+
+def test_an_arm_that_names_corpora_depends_on_their_shards_alone(tmp_path: Path) -> None:
+    half = {"ratio": 0.5}
+    news = {"component": "corpus", "corpora": ["news"]}
+    arms = {
+        "news_only": {"mixture": [news]},
+        "both": {"mixture": [{**news, **half}, {"component": "augmented", "pair_set": "synthesized", "corpora": ["notes"], **half}]},
+        "everything": CORPUS_ONLY,
+    }
+    files = {"source": str(tmp_path / "notes" / "*.jsonl"), "id_field": "id"}
+    light = LightProject(tmp_path, "ab", **WITH_PAIRS, corpora={"notes": files, "news": files}, arms=arms)
+    for shard in ("news--a", "news--b"):
+        put(light, "tokenized_raw", shard)
+    for shard in ("notes--a", "notes--b"):
+        put(light, "synthesized/tokenized_augmented", shard)
+
+    def made_from(arm: str) -> set[tuple[str, str]]:
+        return {(i.asset, i.partition) for i in light.project.plan().spec(f"{arm}/tokenized_mixture", "seed-0").inputs}
+
+    raw = {("tokenized_raw", "news--a"), ("tokenized_raw", "news--b")}
+    assert made_from("news_only") == raw
+    texts = {("synthesized/tokenized_augmented", "notes--a"), ("synthesized/tokenized_augmented", "notes--b")}
+    assert made_from("both") == raw | texts
+    with pytest.raises(NotMaterialized, match=r"everything: 2 of 4 shards are not tokenized yet \(notes--a, notes--b\)"):
+        made_from("everything")
+    put(light, "tokenized_raw", "notes--a")
+    assert made_from("news_only") == raw
+    deps = {key: {dep.asset_key.to_user_string() for dep in spec.deps} for key, spec in specs(light).items()}
+    assert deps["news_only/tokenized_mixture"] == {"tokenized_raw"}
+    assert deps["both/tokenized_mixture"] == {"tokenized_raw", "synthesized/tokenized_augmented"}
+
+
+def specs(light: LightProject) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in light.definitions.resolve_all_asset_specs()}
+
+
+def test_what_decides_a_mixture_is_hashed_where_it_is_set(tmp_path: Path) -> None:
+    light = LightProject(tmp_path, "a")
+    put(light, "tokenized_raw", "notes--a")
+    plain = light.project.plan().spec("vanilla/tokenized_mixture", "seed-0").recipe
+    assert set(plain) == {"mixture", "seed", "sequence_length", "token_budget", "batch_tokens"}
+    later = {"packing": "best_fit", "document_attention": True, "held_out_documents": 2}
+    pretraining = light.project.recipe.pretraining
+    optimization = pretraining.optimization.model_copy(update={"extended_from": (1024,)})
+    changed = pretraining.model_copy(update={**later, "optimization": optimization})
+    recipe = light.project.recipe.model_copy(update={"pretraining": changed})
+    assert Plan(recipe, light.project.store).spec("vanilla/tokenized_mixture", "seed-0").recipe == {
+        **plain,
+        **later,
+        "extended_from": [1024],
+    }
