@@ -111,7 +111,17 @@ class RowWriter:
             flat: their ids, of `flatten`.
             num_tokens: [rows], of `flatten`.
             columns: [rows] each: the values of the other columns of the table.
+
+        Raises:
+            ValueError: a text gave the EOS token itself, so that EOS would not tell where rows end.
         """
+        if np.count_nonzero(flat == self._eos_id) != len(num_tokens):
+            found = np.add.reduceat(flat == self._eos_id, np.cumsum(num_tokens) - num_tokens, dtype=np.int64)
+            row = pa.array(columns["row_id"])[int(np.argmax(found > 1))].as_py()
+            raise ValueError(
+                f"the text of row {row} holds the EOS token ({self._eos_id}) after encoding, with special tokens disabled: the tokenizer knows it "
+                "as an ordinary piece of text too; name another eos_token in its tokenizer_config.json"
+            )
         self._offsets.append(self._tokens.length + np.cumsum(num_tokens))
         self._tokens.append(flat)
         values = {**columns, "num_tokens": num_tokens}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tokenizers import Tokenizer, models
 
 from instpt_assets.mixture import arrays, tokenized
 from instpt_assets.mixture.arrays import ArrayWriter, RowWriter, TokenizedRows, token_dtype
@@ -109,6 +110,17 @@ def test_a_shard_without_documents_gives_empty_arrays(tokenizer: Path, tmp_path:
     assert statistics["num_rows"] == statistics["num_tokens"] == len(TokenizedRows(tmp_path / "out")) == 0
     assert pl.read_parquet(tmp_path / "out/data-00000.parquet").height == 0
     assert (tmp_path / "out/logs/preview.md").read_text() == "no rows"
+
+
+def test_a_tokenizer_that_makes_eos_out_of_text_is_refused(tmp_path: Path) -> None:
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in "abc </s>")]
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    (tmp_path / "unigram").mkdir()
+    unigram.save(str(tmp_path / "unigram/tokenizer.json"))
+    (tmp_path / "unigram/tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    pl.DataFrame({"document_id": ["c/0", "c/1"], "text": ["ab c", "a</s>b"]}).write_parquet(tmp_path / "data-00000.parquet")
+    with pytest.raises(ValueError, match=r"text of row c/1 holds the EOS token \(1\)"):
+        tokenize_raw([tmp_path / "data-00000.parquet"], tokenizer=tmp_path / "unigram", out=tmp_path / "out")
 
 
 def test_an_id_that_the_type_cannot_hold_is_no_other_id(tmp_path: Path) -> None:
