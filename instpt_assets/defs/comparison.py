@@ -21,7 +21,7 @@ def comparison_assets(project: Project) -> list[dg.AssetsDefinition]:
         deps=every(*(f"{arm}/{stage}" for arm in recipe.arms for stage in stages)),
     )
     def comparison_report(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        """All arms side by side: a table with standard errors and a plot, as HTML and Markdown."""
+        """All arms side by side: a table with standard errors, plots of the scores, and of their way along each training, as HTML and Markdown."""
         yield from materialize(
             context,
             project,

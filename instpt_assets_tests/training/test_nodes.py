@@ -20,7 +20,7 @@ from instpt_assets.training.job import FlatData, TrainingJob
 from instpt_assets.training.launch import TrainingFailed, run
 from instpt_assets.training.log import read_log
 from instpt_assets.training.model import build_model, write_checkpoint
-from instpt_assets.training.nodes import Meeting, NodesFailed
+from instpt_assets.training.nodes import Meeting, NodesFailed, RunsNode
 from instpt_assets_tests.training.tiny import LENGTH, SHAPE, VOCAB_SIZE, CountingSource, optimization
 
 STEPS = 150
@@ -71,6 +71,15 @@ def ranks(joiner: psutil.Process) -> list[psutil.Process]:
 
 def ends(processes: list[psutil.Process], seconds: float = 30.0) -> bool:
     return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def meet(rendezvous: str) -> Meeting:
+    """The training there, as soon as there is one."""
+    while True:
+        try:
+            return Meeting(rendezvous)
+        except OSError:
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -124,12 +133,7 @@ def test_a_node_that_lacks_a_file_says_which_and_too_few_nodes_are_told_for(tmp_
     answers: list[Exception | None] = []
 
     def join_without_the_data() -> None:
-        while True:
-            try:
-                meeting = Meeting(rendezvous)
-                break
-            except OSError:
-                time.sleep(0.05)
+        meeting = meet(rendezvous)
         (tmp_path / "data").rename(tmp_path / "elsewhere")
         try:
             meeting.join()
@@ -155,6 +159,22 @@ def test_a_node_that_lacks_a_file_says_which_and_too_few_nodes_are_told_for(tmp_
     ):
         run(alone, told.append)
     assert "1 of 2 nodes are missing" in told[0]["stage"]
+
+
+def test_a_node_that_gives_no_sign_of_life_is_given_up(tmp_path: Path, rendezvous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instpt_assets.training.nodes._SILENT_SECONDS", 0.3)
+    joined: list[Any] = []
+    thread = threading.Thread(target=lambda: joined.append(meet(rendezvous).join()))
+    thread.start()
+    with RunsNode(a_job(tmp_path, "two", num_nodes=2, rendezvous=rendezvous), lambda _: None) as node:
+        thread.join()
+        assert (node.look(), joined[0].look()) == (None, None)
+        time.sleep(0.2)
+        assert (joined[0].look(), node.look()) == (None, None)
+        time.sleep(0.4)
+        assert node.look() == f"node {socket.gethostname()} has given no sign of life for 0 s"
+        joined[0].leave()
+    assert joined[0].look() == "the run is lost"
 
 
 def test_a_rendezvous_that_is_taken_is_named(tmp_path: Path, rendezvous: str) -> None:
