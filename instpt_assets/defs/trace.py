@@ -135,7 +135,8 @@ def _told_piece(piece: Piece) -> list[str]:
     part = f"tokens {piece.begin}-{piece.begin + piece.num_tokens - 1} of {piece.row_tokens}"
     whole = "whole" if piece.num_tokens == piece.row_tokens else part
     lines = [f"  {piece.position:>6}  {piece.asset} {piece.shard}, row {piece.row}: {piece.row_id} ({whole})"]
-    lines.append(f"          “{piece.text}”")
+    if piece.text is not None:
+        lines.append(f"          “{piece.text}”")
     if piece.component is not None:
         lines.append(f"          component {piece.component}")
     for document in piece.documents:

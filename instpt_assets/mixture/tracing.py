@@ -68,8 +68,8 @@ class Piece:
     num_tokens: int
     row_tokens: int
     """Tokens of the whole row, its EOS included."""
-    text: str
-    """Decoded: the whole piece, or its first words."""
+    text: str | None
+    """Decoded: the whole piece, or its first words; None if the tokenizer is no longer in the store."""
     documents: tuple[Document, ...] = ()
     layout: str | None = None
     """Of an augmented text."""
@@ -197,12 +197,12 @@ class Tracer:
         return artifact
 
     @cached_property
-    def _decode(self) -> Callable[..., str]:
+    def _decode(self) -> Callable[..., str] | None:
         from tokenizers import Tokenizer
 
         tokenizer = self._made_from(self._artifact(0), "tokenizer")
         if tokenizer is None:
-            raise TraceError("the tokenizer of this mixture is no longer in the store: materialize it again")
+            return None
         decode: Callable[..., str] = Tokenizer.from_file(str(tokenizer.file("tokenizer/tokenizer.json"))).decode
         return decode
 
@@ -258,7 +258,7 @@ class Tracer:
                 begin=0,
                 num_tokens=0,
                 row_tokens=row["num_tokens"],
-                text="",
+                text=None,
                 documents=tuple(Document(name, sources.get(name, {}).get("source")) for name in row["document_ids"]),
                 layout=texts.get(row["row_id"], {}).get("layout"),
                 passages=tuple(_passage(name, passages.get(name)) for name in texts.get(row["row_id"], {}).get("passage_ids", ())),
@@ -272,7 +272,9 @@ class Tracer:
         named = [item for item in artifact.manifest.inputs if item.asset.split("/")[-1] == stage]
         return self._store.get(named[0].asset, named[0].partition, named[0].identity) if len(named) == 1 else None
 
-    def _text(self, artifact: Artifact, place: "_Place", *, whole: bool) -> str:
+    def _text(self, artifact: Artifact, place: "_Place", *, whole: bool) -> str | None:
+        if self._decode is None:
+            return None
         count = place.count if whole else min(place.count, _EXCERPT_TOKENS)
         first = int(array_part(artifact, "offsets.npy", place.row, place.row + 1)[0]) + place.begin
         text = self._decode(array_part(artifact, "tokens.npy", first, first + count).tolist(), skip_special_tokens=False)

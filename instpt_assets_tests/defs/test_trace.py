@@ -175,10 +175,11 @@ def test_what_is_not_there_is_told(light: LightProject, arm: str, what: dict[str
 
 def test_upstream_artifacts_that_are_gone_are_left_open(light: LightProject, tmp_path: Path) -> None:
     shutil.copytree(light.root / "store", tmp_path / "store")
-    for asset in ("clean_corpus", "imported/instruction_pairs"):
+    for asset in ("clean_corpus", "imported/instruction_pairs", "tokenizer"):
         shutil.rmtree(tmp_path / "store" / asset)
     (sequence,) = traced(replace(light.project, store_url=str(tmp_path / "store")), sequence=0)
     (whole,) = traced(light.project, sequence=0)
     assert [piece["row_id"] for piece in sequence["pieces"]] == [piece["row_id"] for piece in whole["pieces"]]
+    assert all(piece["text"] is None for piece in sequence["pieces"])
     assert all(document["source"] is None for piece in sequence["pieces"] for document in piece["documents"])
     assert np.all([passage["status"] is None for piece in sequence["pieces"] for passage in piece["passages"]])
