@@ -159,14 +159,14 @@ def test_synthesis_killed_then_cancelled_in_the_ui_goes_on_and_ends_complete(lon
 
 @pytest.mark.slow
 def test_a_killed_training_of_two_processes_leaves_nothing_but_its_state(long: LongProject) -> None:
-    end_in_the_middle(long, CHECKPOINT, "num_steps", signal.SIGKILL)
+    end_in_the_middle(long, CHECKPOINT, " of 500, loss ", signal.SIGKILL)
     assert kept(long, CHECKPOINT, "step-*")
 
 
 @pytest.mark.slow
 def test_an_interrupted_training_of_two_processes_goes_on_and_ends_complete(long: LongProject) -> None:
     shutil.rmtree(long.root / "store" / "_progress", ignore_errors=True)
-    end_in_the_middle(long, CHECKPOINT, "num_steps", signal.SIGINT)
+    end_in_the_middle(long, CHECKPOINT, " of 500, loss ", signal.SIGINT)
     done = long.materialize("--select", f'key:"{CHECKPOINT}"')
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     artifact = long.store.current("mine", CHECKPOINT, "seed-0")
