@@ -84,8 +84,8 @@ class Monitor:
     def _open_event_files(self, lines: Sequence[LogLine]) -> None:
         try:
             self._event_files = EventFiles(self._live / FOLDER, lines)
-        except ImportError as error:
-            self._say(f"no TensorBoard event files: {error}")
+        except Exception as error:  # the package is missing or does not fit its own; the training needs neither
+            self._say(f"no TensorBoard event files: {_first_line(error)}")
         else:
             self._say(f"to watch it: tensorboard --logdir {self._live / FOLDER}")
 
@@ -95,7 +95,7 @@ class Monitor:
         config = {"asset": card.asset, "partition": card.partition, "recipe": card.recipe}
         try:
             self._weights_and_biases = WeightsAndBiases(name=card.name, run_id=card.identity, config=config, resumed=self._num_before > 0)
-        except Exception as error:  # whatever goes wrong there, the training does not need it
+        except Exception as error:  # likewise
             self._say(f"not in Weights & Biases: {_first_line(error)}")
         else:
             self._say(f"in Weights & Biases: {self._weights_and_biases.place}")
@@ -177,7 +177,7 @@ class Monitor:
         assert self._weights_and_biases is not None
         try:
             act(self._weights_and_biases)
-        except Exception as error:  # as above
+        except Exception as error:  # likewise
             self._weights_and_biases = None
             self._say(f"no longer in Weights & Biases: {_first_line(error)}")
 

@@ -135,15 +135,19 @@ def test_weights_and_biases_is_used_only_where_it_is_set_up(tmp_path, monkeypatc
 
 
 def test_a_run_of_weights_and_biases_goes_on_after_a_kill(tmp_path, monkeypatch):
-    for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_PROJECT": "mine"}.items():
+    for name, value in {"WANDB_MODE": "offline", "WANDB_PROJECT": "mine"}.items():
         monkeypatch.setenv(name, value)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
     said: list[dict[str, Any]] = []
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "a"))
     with watch(tmp_path / "out", said, card=CARD, state_folder=tmp_path / "state") as seen:
         seen.record(line(1, loss=4.0), seconds=1.0)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "b"))  # runs of the same second have the same folder
     with watch(tmp_path / "out", said, card=CARD, state_folder=tmp_path / "state", lines=[line(1, loss=4.0)]) as seen:
         seen.record(line(2, loss=3.0), seconds=1.0)
     starts, losses = [], []
-    for path in sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb")):
+    for path in sorted(tmp_path.glob("*/wandb/offline-run-*/run-*.wandb")):
         for record in wandb_file(path):
             if record.HasField("run"):
                 config = {item.key: json.loads(item.value_json) for item in record.run.config.update}

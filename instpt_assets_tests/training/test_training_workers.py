@@ -78,6 +78,7 @@ def test_synthesizer_from_a_wired_start_knows_its_markers(small):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     markers = tokenizer.convert_tokens_to_ids(["<CON>", "</CON>", "<QUE>", "<ANS>", "</END>"])
     assert len(set(markers)) == 5 and max(markers) < model.config.vocab_size == len(tokenizer)
+    assert "instruction-synthesizer" in ModelCard.load(folder / "README.md").data.tags
     assert [phase["name"] for phase in artifact.manifest.statistics["data"]["phases"]][-1] == "tuning"
 
 
