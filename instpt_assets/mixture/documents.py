@@ -81,6 +81,8 @@ class Documents:
         rows: int32 [documents]: rows of their sources.
         num_tokens: int32 [documents], EOS included.
         keys: uint64 [documents]: their random order.
+        named: asset and partition of the sources that the mixture's index names: those that have documents, or some held out.
+        numbers: int64 [sources]: their places in `named`.
 
     Raises:
         ValueError: a component holds no document, or artifacts do not fit together; the message says what to do.
@@ -107,6 +109,12 @@ class Documents:
             if (asset, partition) not in known:
                 self.sources.append(SourceRows(None, asset, partition, empty := np.empty(0, dtype=np.int32), empty))
         self.first = np.append(self.first, np.full(len(self.sources) + 1 - len(self.first), self.first[-1]))
+        needed = [
+            rows > 0 or (source.asset, source.partition) in held_out.sources
+            for rows, source in zip(np.diff(self.first), self.sources, strict=True)
+        ]
+        self.numbers: Ints = np.cumsum(needed) - 1
+        self.named = [(source.asset, source.partition) for source, is_needed in zip(self.sources, needed, strict=True) if is_needed]
         for place, component in enumerate(mixture):
             begin, end = self.span(place)
             if begin == end:

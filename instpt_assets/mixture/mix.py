@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from instpt_assets.mixture.documents import RAW, Documents, HeldOut, hold_out
+from instpt_assets.mixture.documents import Documents, HeldOut, hold_out
 from instpt_assets.mixture.drawing import Drawing
 from instpt_assets.mixture.index import HELD_OUT_BOUNDS, HELD_OUT_PIECES, PIECE_DTYPE, SOURCES
 from instpt_assets.mixture.packing import best_fit
@@ -97,7 +97,7 @@ def build_mixture(
         "num_sequences": ends[-1],
         "packing": packing,
         "document_attention": document_attention,
-        "sources": [{"asset": source.asset, "partition": source.partition} for source in documents.sources],
+        "sources": [{"asset": asset, "partition": partition} for asset, partition in documents.named],
     }
     (out / SOURCES).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
@@ -114,7 +114,7 @@ def build_mixture(
         "num_sequences": ends[-1],
         "num_documents": int(writer.drawn_documents.sum()),
         "split_documents": writer.split_documents,
-        "num_sources": len(documents.sources),
+        "num_sources": len(documents.named),
         "num_shards": len({partition for asset, partition in indices if partition != "all"}),
         "num_held_out_documents": held_out.num_documents,
         "components": component_statistics(table),
@@ -126,8 +126,7 @@ def build_mixture(
 
 def _write_held_out(held_out: HeldOut, documents: Documents, sequence_length: int, out: Path) -> None:
     packed = best_fit(held_out.num_tokens, sequence_length)
-    places = {(source.asset, source.partition): place for place, source in enumerate(documents.sources) if source.asset == RAW}
-    sources = np.array([places[source] for source in held_out.sources])
+    sources = np.array([documents.named.index(source) for source in held_out.sources])
     pieces = np.empty(len(packed.document), dtype=PIECE_DTYPE)
     pieces["source"] = sources[held_out.source[packed.document]]
     pieces["row"] = held_out.row[packed.document]

@@ -62,7 +62,7 @@ class SequenceWriter:
             bounds: [sequences + 1]: the pieces of each sequence.
         """
         pieces = np.empty(len(places), dtype=PIECE_DTYPE)
-        pieces["source"] = self._documents.source_of(places)
+        pieces["source"] = self._documents.numbers[self._documents.source_of(places)]
         pieces["row"] = self._documents.rows[places]
         pieces["begin"], pieces["count"] = begin, count
         self._bounds.append(self._pieces.length + bounds[1:])

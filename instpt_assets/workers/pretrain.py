@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instpt_assets.mixture.index import MixtureIndex
 from instpt_assets.recipe.execution import Execution
 from instpt_assets.recipe.training import Pretraining
 from instpt_assets.store.making import Inputs
@@ -42,8 +43,9 @@ def training_job(spec: Spec, inputs: Inputs, execution: Execution, out: Path) ->
         model = str(base_model.folder())
     arm = spec.asset.partition("/")[0]
     mixture = inputs[f"{arm}/tokenized_mixture", spec.partition]
-    # The mixture copies no token: it names the tokenized artifacts that it was made from.
-    tokens = resolve(mixture.store, mixture.manifest.inputs)
+    # The mixture copies no token: it names the tokenized artifacts that hold its documents.
+    named = set(MixtureIndex(mixture.local()).sources)
+    tokens = resolve(mixture.store, [item for item in mixture.manifest.inputs if (item.asset, item.partition) in named])
     check_tokens(tokens.values(), inputs["tokenizer", "all"])
     folders = mixture.store.each(lambda source: tokens[source].local(), sorted(tokens))
     folder, url = ancestors_places(inputs)

@@ -127,7 +127,7 @@ class ManyShards:
 
     def _put(self, asset: str, partition: str, folder: Path) -> None:
         def build(spec: Spec, inputs: object, out: Path) -> dict[str, Any]:
-            for file in folder.iterdir():
+            for file in filter(Path.is_file, folder.iterdir()):
                 os.link(file, out / file.name)
             (out / "name.txt").write_text(partition)  # so that no two shards have one digest
             return {}

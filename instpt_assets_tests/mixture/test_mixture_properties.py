@@ -1,8 +1,8 @@
 """Every token of random recipes' mixtures is accounted for."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -110,6 +110,7 @@ def test_every_token_of_the_budget_is_trained_on_or_padding_and_every_row_stands
             return
         pieces, bounds = np.load(out / "pieces.npy"), np.load(out / "bounds.npy")
         table = pl.read_parquet(out / "data-00000.parquet")
+        named = [(source["asset"], source["partition"]) for source in json.loads((out / "sources.json").read_text())["sources"]]
     budget = budgets[-1]
     assert len(bounds) - 1 == budget // LENGTH == statistics["num_sequences"]
     filled = np.add.reduceat(pieces["count"], bounds[:-1], dtype=np.int64)
@@ -124,25 +125,24 @@ def test_every_token_of_the_budget_is_trained_on_or_padding_and_every_row_stands
     assert sum(part["num_tokens"] for part in parts.values()) == statistics["num_trained_tokens"]
     assert sum(part["cut_tokens"] for part in parts.values()) == statistics["cut_tokens"]
 
-    trained = Counter[tuple[int, int]]()
+    trained = Counter[tuple[str, str, int]]()
     for source, row, begin, count in pieces.tolist():
         assert 0 <= begin < begin + count
-        trained[source, row] += count
-    sources = iter(enumerate(table.to_dicts()))
+        trained[*named[source], row] += count
     for component in mixture:
         part = parts[component.label]
         passes, cut, drawn, never = part["num_tokens"] + part["cut_tokens"], 0, 0, 0
         whole_passes, rest = divmod(passes, part["available_tokens"])
-        for place, source in islice(sources, sum(table["component"] == component.label)):
-            lengths = rows_of(indices, source["asset"], source["partition"], component)
-            left_out = left_out_of(indices, source["asset"], source["partition"], component, mixture)
+        for source in table.filter(component=component.label).to_dicts():
+            where = source["asset"], source["partition"]
+            lengths, left_out = rows_of(indices, *where, component), left_out_of(indices, *where, component, mixture)
             left = source["available_documents"] + source["augmented_documents"] + source["held_out_documents"]
             assert left == len(lengths)
-            assert not any(trained[place, row] for row in left_out)
-            assert sum(trained[place, row] for row in lengths) == source["num_tokens"]
+            assert not any(trained[*where, row] for row in left_out)
+            assert sum(trained[*where, row] for row in lengths) == source["num_tokens"]
             for row, length in lengths.items():
-                times = -(-trained[place, row] // length)
-                drawn, never, cut = drawn + times, never + (not times), cut + times * length - trained[place, row]
+                times = -(-trained[*where, row] // length)
+                drawn, never, cut = drawn + times, never + (not times), cut + times * length - trained[*where, row]
                 assert times <= whole_passes + (rest > 0)
                 assert part["cut_tokens"] or times >= whole_passes or row in left_out or held_out
         # Where whole rows were cut away these figures tell it: nothing else is missing.

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from instpt_assets.mixture.mix import build_mixture
-from instpt_assets.mixture.row_index import Indices
+from instpt_assets.mixture.row_index import Indices, RowIndex
 from instpt_assets.recipe.arms import Component
 from instpt_assets_tests.mixture.synthetic import rows
 
@@ -25,7 +26,7 @@ def document_ids(shard: int, count: int) -> np.ndarray:
 
 
 @pytest.fixture
-def indices() -> Indices:
+def indices() -> dict[tuple[str, str], Callable[[], RowIndex]]:
     """Four shards, two of news and two of papers, of 300 documents; the first 90 of each in texts of three; 60 instructions."""
     draw = np.random.default_rng(5)
     found = {}
@@ -183,3 +184,18 @@ def test_the_page_tells_shares_passes_and_what_was_left_out(indices: Indices, tm
 
 def sources(out: Path) -> list[dict[str, str]]:
     return json.loads((out / "sources.json").read_text())["sources"]
+
+
+def test_shards_of_which_nothing_is_left_are_not_named(indices: dict[tuple[str, str], Callable[[], RowIndex]], tmp_path: Path) -> None:
+    """So that training fetches no token of them: where all documents are augmented, none of the raw ones."""
+    for number, shard in enumerate(("news--0", "news--1", "papers--0", "papers--1")):
+        ids = document_ids(number, 300)
+        indices[("synthesized/tokenized_augmented", shard)] = rows([400] * 100, ids.reshape(100, 3).tolist())
+    statistics = build(tmp_path / "out", [Component(component="corpus", pair_set="synthesized")], indices, held_out_documents=2)
+    assert statistics["components"]["corpus (synthesized)"]["augmented_documents"] == 4 * 300 - 2
+    named = [(source["asset"], source["partition"]) for source in sources(tmp_path / "out")]
+    raw = [partition for asset, partition in named if asset == "tokenized_raw"]
+    assert 1 <= len(raw) <= 2
+    pieces = np.load(tmp_path / "out/held_out_pieces.npy")
+    assert {named[source] for source in pieces["source"]} == {("tokenized_raw", partition) for partition in raw}
+    assert {named[source][0] for source in np.load(tmp_path / "out/pieces.npy")["source"]} == {"synthesized/tokenized_augmented"}
