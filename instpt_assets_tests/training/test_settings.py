@@ -1,6 +1,11 @@
 """Execution settings change how a step is computed, and its figures by rounding only."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +15,7 @@ from torch import nn
 
 from instpt_assets.recipe.execution import TrainingExecution
 from instpt_assets.training.batches import StepBatch
-from instpt_assets.training.distributed import join_processes, shard
+from instpt_assets.training.distributed import join_processes, shard, summed
 from instpt_assets.training.loss import _chunked
 from instpt_assets.training.model import build_model
 from instpt_assets.training.optimizer import build_optimizer
@@ -19,18 +24,23 @@ from instpt_assets_tests.training.tiny import LENGTH, SHAPE, VOCAB_SIZE, Countin
 
 
 def losses_and_norms(dtype: torch.dtype = torch.float32, steps: int = 3, **settings: Any) -> list[float]:
-    """Loss and gradient norm of a few steps."""
+    """Loss and gradient norm of a few steps, over all processes."""
     torch.set_num_threads(1)
     model = build_model(SHAPE, VOCAB_SIZE, seed=1, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    module = shard(model, join_processes("cpu"), dtype, TrainingExecution(**settings))
+    mesh = join_processes("cpu")
+    module = shard(model, mesh, dtype, TrainingExecution(**settings))
     optimizer = build_optimizer(model.parameters(), optimization())
     figures = []
     for step in range(steps):
-        batch = StepBatch(CountingSource(unlearned=9), step * 4, 4, rank=0, num_processes=1, vocab_size=VOCAB_SIZE)
+        rank, num_processes = mesh.get_rank(), mesh.size()
+        batch = StepBatch(CountingSource(unlearned=9), step * 4, 4, rank=rank, num_processes=num_processes, vocab_size=VOCAB_SIZE)
+        (loss_tokens,) = summed([batch.num_loss_tokens], "cpu")
+        loss_sum = 0.0
         for micro_batch in batch.micro_batches(2 * LENGTH, "cpu"):
             loss = module(micro_batch)
-            (loss / batch.num_loss_tokens).backward()
-            figures.append(loss.item() / batch.num_loss_tokens)
+            (loss * num_processes / loss_tokens).backward()
+            loss_sum += loss.item() / loss_tokens
+        figures += summed([loss_sum], "cpu")
         figures.append(nn.utils.clip_grad_norm_(model.parameters(), 1.0).full_tensor().item())
         optimizer.step()
         optimizer.zero_grad()
@@ -50,7 +60,7 @@ def losses_and_norms(dtype: torch.dtype = torch.float32, steps: int = 3, **setti
 )
 def test_settings_change_nothing_but_rounding(settings: dict[str, Any]) -> None:
     plain = losses_and_norms()
-    assert plain[-2] < plain[1] - 0.1  # it learns: the figures are not those of one set of weights
+    assert plain[-2] < plain[0] - 0.1  # it learns: the figures are not those of one set of weights
     assert losses_and_norms(**settings) == pytest.approx(plain, abs=1e-5)
 
 
@@ -63,6 +73,15 @@ def test_compiled_layers_train_alike(checkpointing: bool) -> None:
     assert losses_and_norms(compile=True, gradient_checkpointing=checkpointing) == pytest.approx(losses_and_norms(), abs=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # all layers share one, the loss has the other
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_settings_change_nothing_with_two_processes_either(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module", __name__]
+    subprocess.run([*command, str(tmp_path / "figures.json")], check=True, timeout=200)
+    plain = losses_and_norms()
+    for settings, figures in json.loads((tmp_path / "figures.json").read_text()):
+        assert figures == pytest.approx(plain, abs=1e-5), settings
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -134,3 +153,10 @@ def test_compiling_without_a_compiler_is_told_before_the_first_step(monkeypatch:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ExecutionError, match="training.compile needs a C\\+\\+ compiler"):
         losses_and_norms(compile=True)
+
+
+if __name__ == "__main__":  # one of two processes
+    of_two = [{}, {"gradient_checkpointing": True}, {"reshard_after_forward": False}, {"compile": True, "gradient_checkpointing": True}]
+    found = [(settings, losses_and_norms(**settings)) for settings in of_two]
+    if os.environ["RANK"] == "0":
+        Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")
