@@ -14,6 +14,8 @@ from instpt_assets.mixture.sequences import NO_LOSS, TrainingSequence
 
 _SPARE_FILES = 512
 """File descriptors left to the rest of the process."""
+_NAMED = 6
+"""Rows that a description names."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,13 @@ class MixtureSequences:
         return pieces
 
     def describe(self, index: int) -> str:
-        """The documents in the sequence, and where they lie."""
-        return "; ".join(f"{piece.row_id} ({piece.asset}/{piece.partition})" for piece in self.trace(index))
+        """The first rows (documents, augmented texts, instructions) in the sequence, where they lie, and how many more there are."""
+        pieces = self._index.of_sequence(index)
+        named = [
+            f"{self._rows(source).column('row_id')[row]} ({'/'.join(self._index.sources[source])})"
+            for source, row, _, _ in pieces[:_NAMED].tolist()
+        ]
+        return "; ".join([*named, *([f"and {len(pieces) - _NAMED} more"] if len(pieces) > _NAMED else [])])
 
 
 def _max_open_sources(num_sources: int) -> int:

@@ -45,7 +45,7 @@ def mixture(tmp_path: Path) -> MixtureSequences:
     folders = {("tokenized_raw", f"c--{number}"): write_source(tmp_path / str(number), number, [4, 3, 9]) for number in range(2)}
     write_index(
         tmp_path / "mixture",
-        [[(1, 0, 0, 4), (0, 1, 0, 3)], [(1, 2, 1, 8)], [(0, 2, 0, 3), (0, 0, 0, 4), (1, 0, 3, 1)]],
+        [[(1, 0, 0, 4), (0, 1, 0, 3)], [(1, 2, 1, 8)], [(0, 2, 0, 3), (0, 0, 0, 4), (1, 0, 3, 1)], [(0, 0, 0, 1)] * 6, [(0, 0, 0, 1)] * 7],
         num_sources=2,
         held_out=[[(0, 1, 0, 3)]],
         document_attention=True,
@@ -54,7 +54,7 @@ def mixture(tmp_path: Path) -> MixtureSequences:
 
 
 def test_sequences_hold_the_pieces_padding_has_no_loss_and_starts_are_where_documents_begin(mixture: MixtureSequences) -> None:
-    assert (len(mixture), mixture.sequence_length, mixture.document_attention) == (3, LENGTH, True)
+    assert (len(mixture), mixture.sequence_length, mixture.document_attention) == (5, LENGTH, True)
     padded, one, full = (mixture.sequence(index) for index in range(3))
     assert padded.ids.tolist() == [101, 102, 103, EOS, 11, 12, EOS, EOS]
     assert padded.labels.tolist() == [101, 102, 103, EOS, 11, 12, EOS, NO_LOSS]
@@ -64,13 +64,15 @@ def test_sequences_hold_the_pieces_padding_has_no_loss_and_starts_are_where_docu
     assert full.ids.tolist() == full.labels.tolist() == [21, 22, 23, 1, 2, 3, EOS, EOS]
     assert full.starts.tolist() == [0, 3, 7]
     assert all(part.dtype == np.int64 for sequence in (padded, one, full) for part in sequence)
-    for index in (-1, 3):
+    for index in (-1, 5):
         with pytest.raises(IndexError):
             mixture.sequence(index)
 
 
 def test_a_description_names_documents_and_shards(mixture: MixtureSequences) -> None:
     assert mixture.describe(0) == "1/0 (tokenized_raw/c--1); 0/1 (tokenized_raw/c--0)"
+    assert "more" not in mixture.describe(3)
+    assert mixture.describe(4).endswith("0/0 (tokenized_raw/c--0); and 1 more")
 
 
 def test_held_out_sequences_are_read_like_the_others(mixture: MixtureSequences, tmp_path: Path) -> None:
