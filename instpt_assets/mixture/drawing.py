@@ -6,7 +6,6 @@ shorter one did and goes on from there. In training, documents of all components
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 Ints = npt.NDArray[np.int64]
 Places = npt.NDArray[np.uint32]
 """Documents by their places in `Documents`."""
+Drawn = tuple[int, ...]
+"""How many draws [components] of each component are made up to the end of a stretch, those of earlier ones counted."""
 
 
 class Passes:
@@ -39,8 +40,8 @@ class Passes:
         places = (np.arange(first, min(first + BLOCK, end)) for first in range(begin, end, BLOCK))
         self._order = ordered(((documents.keys[some], some) for some in places), end - begin)
         starts = range(0, len(self._order), _GROUP)
-        blocks = [int(self._tokens[self._order[start : start + _GROUP]].sum(dtype=np.int64)) for start in starts]
-        self._reached: Ints = np.cumsum([0, *blocks])
+        in_groups = [int(self._tokens[self._order[start : start + _GROUP]].sum(dtype=np.int64)) for start in starts]
+        self._reached: Ints = np.cumsum([0, *in_groups])
         self.num_tokens = int(self._reached[-1])
         """Of one pass."""
 
@@ -82,13 +83,6 @@ class Passes:
         return found
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """How many draws [components] of each component are made up to the end of a stretch, those of earlier ones counted."""
-
-    counts: tuple[int, ...]
-
-
 class TooLittleData(ValueError):
     """A component cannot give what the mixture asks of it; the message says what can be done."""
 
@@ -112,15 +106,15 @@ class Drawing:
     @property
     def nothing(self) -> Drawn:
         """No draw of any component."""
-        return Drawn((0,) * len(self.mixture))
+        return (0,) * len(self.mixture)
 
     def num_tokens(self, drawn: Drawn) -> int:
         """Tokens of the draws."""
-        return sum(passes.tokens_of(count) for passes, count in zip(self.passes, drawn.counts, strict=True))
+        return sum(passes.tokens_of(count) for passes, count in zip(self.passes, drawn, strict=True))
 
     def tokens_between(self, earlier: Drawn, drawn: Drawn) -> Ints:
         """Of each document drawn since `earlier`, in no order."""
-        spans = zip(self.passes, earlier.counts, drawn.counts, strict=True)
+        spans = zip(self.passes, earlier, drawn, strict=True)
         tokens = [self.documents.num_tokens[places] for passes, begin, end in spans for _, places in passes.draws(begin, end)]
         return np.concatenate([*tokens, np.empty(0, np.int32)]).astype(np.int64)
 
@@ -132,7 +126,7 @@ class Drawing:
             earlier: what the stretches before it drew.
             cross: whether the component that fills shall reach the end, its last document crossing it; else it comes nearest to it.
         """
-        counts = list(earlier.counts)
+        counts = list(earlier)
         for place, (component, passes) in enumerate(zip(self.mixture, self.passes, strict=True)):
             if place != self.filler:
                 amount = component.ratio * num_tokens if component.ratio is not None else (component.repetition or 0) * passes.num_tokens
@@ -141,7 +135,7 @@ class Drawing:
         filler = self.passes[self.filler]
         left = num_tokens - others
         counts[self.filler] = max(counts[self.filler], filler.reaching(left) if cross else filler.nearest(left))
-        return Drawn(tuple(counts))
+        return tuple(counts)
 
     def check(self, drawn: Drawn, earlier: Drawn, num_tokens: int) -> None:
         """Whether the data suffice.
@@ -155,17 +149,17 @@ class Drawing:
             TooLittleData: a component would be passed over too often, or the others leave nothing to the one that fills.
         """
         filler = self.mixture[self.filler]
-        if drawn.counts[self.filler] == earlier.counts[self.filler]:
+        if drawn[self.filler] == earlier[self.filler]:
             others = ", ".join(
                 f"'{component.label}' {passes.tokens_of(count):,}"
-                for component, passes, count in zip(self.mixture, self.passes, drawn.counts, strict=True)
+                for component, passes, count in zip(self.mixture, self.passes, drawn, strict=True)
                 if component is not filler
             )
             raise TooLittleData(
                 f"the other components ({others}) take all of the {num_tokens:,} tokens and leave none to '{filler.label}': "
                 "lower their repetition, or raise pretraining.optimization.token_budget"
             )
-        for component, passes, count in zip(self.mixture, self.passes, drawn.counts, strict=True):
+        for component, passes, count in zip(self.mixture, self.passes, drawn, strict=True):
             needed = passes.tokens_of(count)
             allowed = component.max_repetition * passes.num_tokens
             # A last document that crosses the end is no further pass.
@@ -175,17 +169,13 @@ class Drawing:
     def _too_often(self, component: Component, passes: Passes, needed: int, num_tokens: int) -> str:
         available, allowed = passes.num_tokens, int(component.max_repetition * passes.num_tokens)
         more = needed / component.max_repetition - available
-        if component.repetition is not None:
-            budget = "lower its repetition"
-        else:
-            fitting = num_tokens - (needed - allowed) if component.ratio is None else int(allowed / component.ratio)
-            share = "" if component.ratio is None else ", lower its ratio"
-            budget = f"lower pretraining.optimization.token_budget to at most {max(0, fitting):,}{share}"
+        budget = num_tokens - (needed - allowed) if component.ratio is None else int(allowed / component.ratio)
+        lower = f"lower pretraining.optimization.token_budget to at most {max(0, budget):,}" + (", or its ratio" if component.ratio else "")
         data = "add shards" if component.holds_documents else "add examples"
         return (
             f"component '{component.label}' has {len(passes):,} documents with {available:,} tokens and would need {needed:,} of {num_tokens:,}: "
             f"{needed / available:.2f} passes, more than its max_repetition {component.max_repetition:g}; {data} of {max(1, round(more)):,} tokens or "
-            f"more, {budget}, or raise max_repetition"
+            f"more, {lower}, or raise max_repetition"
         )
 
     def shuffled(self, drawn: Drawn, earlier: Drawn, *, last_stays: bool) -> Places:
@@ -194,21 +184,21 @@ class Drawing:
         Args:
             last_stays: the last draw of the component that fills stands last.
         """
-        ends = list(drawn.counts)
+        ends = list(drawn)
         ends[self.filler] -= last_stays
         draws = [
             (number, places)
-            for passes, begin, end in zip(self.passes, earlier.counts, ends, strict=True)
+            for passes, begin, end in zip(self.passes, earlier, ends, strict=True)
             for number, places in passes.draws(begin, end)
         ]
         keyed = ((rekey(self.documents.keys[places], number), places) for number, group in draws for places in blocks(group))
         order = ordered(keyed, sum(len(places) for _, places in draws))
-        return np.append(order, self.passes[self.filler].draws(ends[self.filler], drawn.counts[self.filler])[0][1]) if last_stays else order
+        return np.append(order, self.passes[self.filler].draws(ends[self.filler], drawn[self.filler])[0][1]) if last_stays else order
 
     def num_unused(self, drawn: Drawn) -> Ints:
         """How many documents of each source are never drawn."""
         unused = np.zeros(len(self.documents.sources), dtype=np.int64)
-        for passes, count in zip(self.passes, drawn.counts, strict=True):
+        for passes, count in zip(self.passes, drawn, strict=True):
             if count < len(passes):
                 ((_, places),) = passes.draws(count, len(passes))
                 unused += self.documents.count_by_source(places)
