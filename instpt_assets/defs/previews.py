@@ -21,6 +21,8 @@ LEADING = (
     "final_held_out_loss",
     "steps",
     "tokens",
+    "num_tokens",
+    "bytes_per_token",
     "passages_per_second",
     "tokens_per_second",
     "mfu",
