@@ -137,7 +137,7 @@ def train(
     )
     prepared = batches(source, plan, keeper.resumed_from_step, rank=rank, num_processes=num_processes, vocab_size=vocab_size)
 
-    with _termination() as terminated, closing(keeper), monitor, closing(prepared):
+    with _termination() as terminated, monitor, closing(keeper), closing(prepared):
         for step in range(keeper.resumed_from_step, plan.num_steps):
             # Step
             begun = time.monotonic()
