@@ -59,8 +59,10 @@ class Encoder:
     ) -> Iterator[tuple[Batch, Result]]:
         """Encode batches in order, a few of them ahead: the next ones are read and the last one is written meanwhile.
 
+        While a text is encoded the library takes about 100 bytes of memory for each of its bytes, so that memory depends on the longest texts.
+
         Args:
-            batches: of about `BATCH_CHARACTERS` characters each, which bounds memory.
+            batches: of about `BATCH_CHARACTERS` characters each.
             texts: a batch's texts.
             then: what is made of their encodings, in a thread.
             offsets: whether the encodings know the characters that a token stands for (slower).
