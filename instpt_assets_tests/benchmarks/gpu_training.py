@@ -6,7 +6,7 @@
 It runs on a bare machine with torch (CUDA, 2.11 or later), transformers (5.16 or later), numpy, safetensors and pydantic. Where the machine
 lacks pydantic and reaches no registry, carry wheels along: here `pip download --only-binary :all: -d wheels pydantic` (with the machine's
 `--python-version` and `--platform` if they are others), there `pip install --no-index --find-links wheels pydantic`. Packages that it can use
-besides: liger-kernel and flash-attn (their rows are left out without them).
+besides: liger-kernel, flash-attn and peft (their rows are left out without them).
 
 First the peak is measured: products of bfloat16 matrices, 8192 x 8192. Then, a model after the other, each in a process of its own, rows of
 settings: from random weights and random tokens a few warm-up steps (torch.compile compiles in them), then timed ones. A step is what the
@@ -37,11 +37,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from instpt_assets.mixture.sequences import TrainingSequence
 from instpt_assets.recipe.execution import Device, TrainingExecution
+from instpt_assets.recipe.lora import Lora
 from instpt_assets.recipe.training import ModelShape, Optimization
 from instpt_assets.training.batches import StepBatch
 from instpt_assets.training.distributed import join_processes, shard
 from instpt_assets.training.flops import flops_per_token, peak_flops
 from instpt_assets.training.loop import train
+from instpt_assets.training.lora import AdapterError, add_adapters
 from instpt_assets.training.model import mistral_config
 from instpt_assets.training.optimizer import build_optimizer
 from instpt_assets.training.settings import ExecutionError
@@ -74,6 +76,8 @@ class Row(NamedTuple):
     """Whether attention is confined to documents."""
     loop: bool = False
     """Whether the training loop itself runs, with its log, thread, event files and checkpoint."""
+    lora: Lora | None = None
+    """Adapters that are trained in place of all weights."""
 
 
 class Part(NamedTuple):
@@ -107,6 +111,8 @@ def parts() -> dict[str, Part]:
         Row("the same, compiled", {**fits, "compile": True}, 4096),
         Row("the same, compiled, micro-batch 8K", {**fits, "compile": True}, 8192),
         Row("the same, weights not freed", {"gradient_checkpointing": True}, 4096),
+        Row("adapters of rank 64, checkpointing", {"gradient_checkpointing": True}, 4096, lora=Lora(rank=64, alpha=128.0)),
+        Row("adapters of rank 64, compiled", {"gradient_checkpointing": True, "compile": True}, 4096, lora=Lora(rank=64, alpha=128.0)),
     )
     return {
         "general_1_3b": Part(2048, 65_536, from_scratch),
@@ -164,9 +170,12 @@ def measure(part: str, row: Row, *, device: Device, tiny: bool, warm_up: int, ti
     micro_batch_tokens = row.micro_batch_tokens
     if tiny:
         length, step_tokens, micro_batch_tokens = 64, 256, 128
+    model = start(part, device, tiny=tiny)
+    if row.lora is not None:
+        model.to(torch.bfloat16)
+        add_adapters(model, row.lora, seed=0)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    model = start(part, device, tiny=tiny)
     execution = TrainingExecution(micro_batch_tokens=micro_batch_tokens, **row.settings)
     vocab_size = model.config.vocab_size
     source = RandomSource(length, vocab_size, documents=row.documents)
@@ -231,7 +240,7 @@ def run_part(part: str, *, device: Device, tiny: bool, until: float) -> None:
         else:
             try:
                 result = measure(part, row, device=device, tiny=tiny, warm_up=1 if tiny else 3, timed=1 if tiny else 5)
-            except ExecutionError as error:
+            except (ExecutionError, AdapterError) as error:
                 result = {"left_out": str(error)}
             except torch.OutOfMemoryError:
                 result = {"left_out": "out of memory"}
