@@ -35,7 +35,7 @@ from instpt_assets.training.optimizer import build_optimizer
 from instpt_assets.training.prefetch import batches
 
 SHAPES = {
-    # The demo's models, and one of 15 million parameters: shape, vocabulary and tokens a step, in two passes.
+    # The demo's models, and one of 13 million parameters: shape, vocabulary and tokens a step, in two passes.
     "demo": (
         ModelShape(
             hidden_size=192, num_layers=3, num_heads=3, intermediate_size=512, max_position_embeddings=512, tie_word_embeddings=True
@@ -43,7 +43,7 @@ SHAPES = {
         4096,
         8192,
     ),
-    "15M": (ModelShape(hidden_size=320, num_layers=6, num_heads=5, intermediate_size=864, tie_word_embeddings=True), 16_384, 2048),
+    "13M": (ModelShape(hidden_size=320, num_layers=6, num_heads=5, intermediate_size=864, tie_word_embeddings=True), 16_384, 2048),
 }
 LENGTH = 256
 FAKE_STEP_TOKENS_A_SECOND = 1e6  # of eight H200 at 1.3 billion parameters
