@@ -12,12 +12,16 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2 as wandb_records
 
+from instpt_assets.recipe.execution import TrainingExecution
 from instpt_assets.training import event_files, monitor
+from instpt_assets.training.flops import flops_per_token
 from instpt_assets.training.log import LogLine, read_times
+from instpt_assets.training.loop import train
+from instpt_assets.training.model import build_model
 from instpt_assets.training.model_card import Card
 from instpt_assets.training.monitor import Monitor
 from instpt_assets.training.weights_and_biases import is_set_up
-from instpt_assets_tests.training.tiny import contents
+from instpt_assets_tests.training.tiny import LENGTH, SHAPE, VOCAB_SIZE, CountingSource, contents, optimization
 
 CARD = Card(
     name="vanilla seed-0", kind="pretrained", asset="vanilla/pretrained_checkpoint", partition="seed-0", identity="f00d", recipe={"a": 1}
@@ -100,6 +104,15 @@ def test_steps_of_which_no_event_file_is_left_are_written_from_the_log(tmp_path)
     with watch(tmp_path, lines=[line(step) for step in range(1, 5)]) as resumed:
         resumed.record(line(5), seconds=1.0)
     assert [step for step, _ in scalars(tmp_path / "logs" / "tensorboard", "loss/training")] == [1, 2, 3, 4, 5]
+
+
+def test_a_training_tells_what_share_of_a_given_peak_it_reaches(tmp_path):
+    model = build_model(SHAPE, VOCAB_SIZE, seed=1, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    operations = flops_per_token(model, LENGTH)
+    execution = TrainingExecution(micro_batch_tokens=4 * LENGTH, peak_tflops=0.01)
+    statistics = train(model, CountingSource(), optimization(), execution, out=tmp_path)
+    assert statistics["mfu"] == pytest.approx(statistics["tokens_per_second"] * operations / 0.01e12, abs=1e-4)
+    assert scalars(tmp_path / "logs" / "tensorboard", "speed/mfu")[-1][0] == 8
 
 
 def test_without_the_package_tensorboard_it_is_said_once(tmp_path, monkeypatch):
