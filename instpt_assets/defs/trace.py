@@ -10,7 +10,8 @@ from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.project import Project
 from instpt_assets.errors import UserError
 from instpt_assets.mixture.index import PIECES
-from instpt_assets.mixture.tracing import Piece, Standing, TracedSequence, Tracer
+from instpt_assets.mixture.traced import Piece, Standing, TracedSequence
+from instpt_assets.mixture.tracing import Tracer
 from instpt_assets.recipe.recipe import Recipe
 from instpt_assets.store.store import Artifact
 

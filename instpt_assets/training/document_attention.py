@@ -33,7 +33,7 @@ def model_inputs(batch: MicroBatch, implementation: str) -> dict[str, Any]:
     starts = torch.nonzero(positions == 0).flatten()
     bounds = functional.pad(starts, (0, 1), value=len(positions)).to(torch.int32)
     longest = int(bounds.diff().max())
-    # Told in words of its own, transformers need not look for documents in each layer, which it does for a single row only.
+    # So transformers need not look for documents in each layer, which it does in batches of one row only.
     return {
         "input_ids": batch.input_ids.reshape(1, -1),
         "position_ids": positions[None],
