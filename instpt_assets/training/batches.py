@@ -28,8 +28,8 @@ class Plan:
         return range(step * self.step_sequences, (step + 1) * self.step_sequences)
 
 
-def plan_steps(source: SequenceSource, optimization: Optimization, *, max_positions: int, vocab_size: int) -> Plan:
-    """Check the data against budget and model before the first step.
+def plan_steps(source: SequenceSource, optimization: Optimization, *, max_positions: int | None, vocab_size: int) -> Plan:
+    """Check the data against budget and model before the first step; a model without a window (ALiBi) has None.
 
     Raises:
         ValueError: a step is no whole number of sequences, there are too few sequences, they are longer than the model's window, or
@@ -42,7 +42,7 @@ def plan_steps(source: SequenceSource, optimization: Optimization, *, max_positi
     needed = plan.num_steps * plan.step_sequences
     if len(source) < needed:
         raise ValueError(f"{plan.num_steps} steps of {plan.step_sequences} sequences need {needed} sequences; the data has {len(source)}")
-    if length > max_positions:
+    if max_positions is not None and length > max_positions:
         raise ValueError(f"sequence_length {length} is longer than the model's window of {max_positions} tokens (max_position_embeddings)")
     for index in range(0, needed, -(-needed // _CHECKED_SEQUENCES)):
         read_sequence(source, index, vocab_size)

@@ -97,8 +97,8 @@ def train(
         Diverged: loss or gradients are not finite.
     """
     # Start
-    vocab_size = model.config.vocab_size
-    plan = plan_steps(source, optimization, max_positions=model.config.max_position_embeddings, vocab_size=vocab_size)
+    vocab_size, window = model.config.vocab_size, getattr(model.config, "max_position_embeddings", None)
+    plan = plan_steps(source, optimization, max_positions=window, vocab_size=vocab_size)
     mesh = join_processes(device)
     rank, num_processes = dist.get_rank(), dist.get_world_size()
     dtype = getattr(torch, optimization.dtype)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -38,6 +40,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2)),
     "gpt2, with dropout": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=PADDED, n_embd=32, n_layer=2, n_head=4, n_positions=64)),
     "gpt-neox, with dropout": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, attention_dropout=0.1, hidden_dropout=0.1)),
+    "bloom, without a window": lambda: BloomForCausalLM(BloomConfig(vocab_size=PADDED, hidden_size=32, n_layer=2, n_head=4)),
     "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=4)),
 }  # fmt: skip
 
