@@ -17,12 +17,12 @@ from typing import Any
 from instpt_assets.errors import UserError
 from instpt_assets.mixture.flat_sequences import write_sequences
 from instpt_assets.recipe.execution import Execution
+from instpt_assets.training.base_models import WEIGHT_FILES
 from instpt_assets.training.job import FlatData, TrainingJob, open_held_out, open_sequences
 from instpt_assets.training.launch import run
 
 JOB, FILES = "job.json", "files.json"
 DATA, HELD_OUT, TOKENIZER, MODEL, OUT, STATE = "data", "held_out", "tokenizer", "model", "out", "state"
-WEIGHT_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
 _PART = ".part-"
 _BLOCK = 1 << 20
 
