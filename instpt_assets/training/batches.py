@@ -92,9 +92,6 @@ class StepBatch:
         rank: this process.
         num_processes: of so many.
         vocab_size: of the model.
-
-    Attributes:
-        indices: of the sequences that are this process's.
     """
 
     def __init__(self, source: SequenceSource, first: int, count: int, *, rank: int, num_processes: int, vocab_size: int) -> None:
@@ -102,8 +99,7 @@ class StepBatch:
         self._ids = np.zeros((rows, source.sequence_length), dtype=np.int64)
         self._labels = np.full_like(self._ids, NO_LOSS)
         self._positions = np.tile(np.arange(source.sequence_length), (rows, 1)) if source.document_attention else None
-        self.indices = range(first + rank, first + count, num_processes)
-        for row, index in enumerate(self.indices):
+        for row, index in enumerate(range(first + rank, first + count, num_processes)):
             self._ids[row], self._labels[row], starts = read_sequence(source, index, vocab_size)
             if self._positions is not None:
                 self._labels[row, starts] = NO_LOSS  # nothing that it sees tells a document's first token
