@@ -79,7 +79,7 @@ class Keeper:
         """That of a training with another budget; what its checkpoints were is this training's too."""
         if self.lineage is None or self.lineage.kept_step is None:
             return None
-        found = load_state(self.lineage.folders, self.model, self.optimizer, self._is_ancestor)
+        found = load_state(self.lineage.folders, self.model, self.optimizer, self._is_ancestor, self.lineage.holds)
         if found is None:
             return None
         path, notes = found
@@ -89,15 +89,12 @@ class Keeper:
         dist.barrier()
         return {**notes, "extended_from_step": len(notes["log"])}
 
-    def _is_own(self, _: str, __: Path, notes: Mapping[str, Any]) -> bool:
+    def _is_own(self, _: Path, notes: Mapping[str, Any]) -> bool:
         assert self.states is not None
         due = self._due(len(notes["log"]))
         return notes["fingerprint"] == self.fingerprint and all(self.states.find(name) is not None for name in due)
 
-    def _is_ancestor(self, name: str, path: Path, notes: Mapping[str, Any]) -> bool:
-        assert self.lineage is not None
-        if not self.lineage.holds(name):
-            return False
+    def _is_ancestor(self, path: Path, notes: Mapping[str, Any]) -> bool:
         self._missing = [due for due in self._due(len(notes["log"])) if not (path / due).is_dir()]
         return not self._missing
 

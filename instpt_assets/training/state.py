@@ -65,7 +65,11 @@ def save_state(
 
 
 def load_state(
-    folders: SealedFolders, model: PreTrainedModel, optimizer: Optimizer, is_usable: Callable[[str, Path, Mapping[str, Any]], bool]
+    folders: SealedFolders,
+    model: PreTrainedModel,
+    optimizer: Optimizer,
+    is_usable: Callable[[Path, Mapping[str, Any]], bool],
+    is_wanted: Callable[[str], bool] = lambda _: True,
 ) -> tuple[Path, dict[str, Any]] | None:
     """Load the newest usable state into model and optimizer. All processes call it.
 
@@ -73,19 +77,20 @@ def load_state(
         folders: the same local folder for all processes.
         model: sharded.
         optimizer: of the model.
-        is_usable: told the name, folder and notes of an intact state, by the first process alone.
+        is_usable: told folder and notes of an intact state, by the first process alone.
+        is_wanted: told a state's name, before its files are read or fetched.
 
     Returns:
         The state's folder and notes; None if there is no state.
     """
     found: list[Any] = [None]
     if dist.get_rank() == 0:
-        for name in reversed(folders.names("step-")):
+        for name in filter(is_wanted, reversed(folders.names("step-"))):
             path = folders.find(name)
             if path is None:
                 continue
             notes = json.loads((path / _NOTES).read_text(encoding="utf-8"))
-            if is_usable(name, path, notes):
+            if is_usable(path, notes):
                 found = [(path, notes)]
                 break
     dist.broadcast_object_list(found)
