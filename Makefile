@@ -6,6 +6,9 @@
 # make pairs        pairs for the text on standard input as JSON Lines on standard output; PAIR_SET=<name>
 # make export       an augmented corpus as a dataset folder for datasets.load_dataset or a hub; OUT=<folder or URL>, PAIR_SET=<name>,
 #                   SHARDS='…', RAW=1: with the documents before augmentation beside it
+# make trace        what stands in a training sequence: ARM=<name> SEQUENCE=<n> or STEP=<n> or DOCUMENT=<id>; SEED=, TOKENS=<from>-<to>, JSON=1
+# make bundle       a training as a folder for a bare machine: ASSET=<arm>/pretrained_checkpoint OUT=<folder>; SEED=, MAX_FILE_MB=
+# make join         on every further node: waits for trainings at RENDEZVOUS=<host>:<port>
 # make ui           Dagster's UI at http://$(HOST):$(PORT), the recipe's shards registered
 # make test         set up and pass the tests
 # make check        lint, format, types
@@ -15,11 +18,11 @@
 
 HOST ?= 127.0.0.1
 PORT ?= 3000
-export SELECT SHARDS TOKENS MINUTES PAIR_SET CORPUS PASSAGES DAYS OUT RAW
+export SELECT SHARDS TOKENS MINUTES PAIR_SET CORPUS PASSAGES DAYS OUT RAW ARM SEED SEQUENCE STEP DOCUMENT JSON ASSET MAX_FILE_MB RENDEZVOUS
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
-.PHONY: demo materialize plan pilot pairs export ui test check acceptance clean-store setup clean
+.PHONY: demo materialize plan pilot pairs export trace bundle join ui test check acceptance clean-store setup clean
 
 demo: setup
 	INSTPT_RECIPE=demo python -m instpt_assets.defs.materialize
@@ -38,6 +41,15 @@ pairs: setup
 
 export: setup
 	@python -m instpt_assets.defs.export --out "$$OUT" $${PAIR_SET:+--pair-set "$$PAIR_SET"} $${SHARDS:+--shards "$$SHARDS"} $${RAW:+--raw}
+
+trace: setup
+	@python -m instpt_assets.defs.trace --arm "$$ARM" $${SEED:+--seed "$$SEED"} $${SEQUENCE:+--sequence "$$SEQUENCE"} $${STEP:+--step "$$STEP"} $${DOCUMENT:+--document "$$DOCUMENT"} $${TOKENS:+--tokens "$$TOKENS"} $${JSON:+--json}
+
+bundle: setup
+	@python -m instpt_assets.defs.bundle "$$ASSET" --out "$$OUT" $${SEED:+--seed "$$SEED"} $${MAX_FILE_MB:+--max-file-mb "$$MAX_FILE_MB"}
+
+join: setup
+	@python -m instpt_assets.training.join "$$RENDEZVOUS"
 
 ui: setup
 	home="$$(python -m instpt_assets.defs.home --host $(HOST) --port $(PORT))" && DAGSTER_HOME="$$home" exec dagster dev -w workspace.yaml -h $(HOST) -p $(PORT)
