@@ -176,12 +176,12 @@ def _fitting(drawing: Drawing, earlier: Drawn, num_sequences: int, sequence_leng
     while num_high < num_sequences:  # documents longer than sequences: the nearest to the end was one less
         low, num_low, high = high, num_high, high + num_sequences * sequence_length
         drawn, num_high = made(high)
-    halve = False
+    tries = 0
     while num_high > num_sequences and high - low > 1:
         # The number of sequences is nearly proportional to the tokens; where that leads nowhere, halve.
-        share = 0.5 if halve else (num_sequences - num_low) / (num_high - num_low)
-        guess = min(max(low + round((high - low) * share), low + 1), high - 1)
-        halve = not halve
+        tries += 1
+        share = 0.5 if tries % 4 == 0 else (num_sequences + 0.5 - num_low) / (num_high - num_low)
+        guess = min(max(low + round((high - low) * min(share, 1)), low + 1), high - 1)
         tried, num_tried = made(guess)
         if num_tried < num_sequences:
             low, num_low = guess, num_tried

@@ -155,3 +155,15 @@ def test_the_training_loop_is_as_fast_as_a_bare_one_and_never_waits_for_data(ben
         assert row["data_wait_share"] <= 0.01
     assert result["waiting"]["data_wait_share"]["by a thread"] <= 0.01
     assert result["processes"]["largest difference of the losses"] <= 1e-4
+
+
+@pytest.mark.slow
+def test_a_mixture_of_a_thousand_shards_takes_seconds_and_one_more_shard_reads_that_one(benchmark: Benchmark) -> None:
+    result = benchmark("mixture")
+    for row in result["shards"]:
+        assert row["shards"] == 1000
+        assert row["first"]["seconds"] < 25  # the goal, on a quiet machine, is 10
+        assert row["first"]["artifacts_read"] == 2 * 1000 + 1
+        assert row["one_more_shard"]["artifacts_read"] == 2
+        assert row["largest_ratio_error_of_budget"] < 0.001
+    assert max(row["bytes_a_document"] for row in result["memory"] if row["documents"] == 10_000_000) < 70
