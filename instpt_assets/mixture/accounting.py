@@ -138,10 +138,8 @@ def _count(number: int) -> str:
 def _remainder(statistics: Mapping[str, Any], budget: int) -> list[str]:
     padding = statistics["padding_tokens"]
     row = [f"| *padding* | {padding / budget:.2%} | {_bar(padding / budget)} | {padding:,} | | | |"] if padding else []
-    split = (
-        f"{statistics['split_documents']:,} of {statistics['num_documents']:,} documents do not end in the sequence in which they begin."
-    )
-    return [*row, "", split]
+    split, drawn = statistics["split_documents"], statistics["num_documents"]
+    return [*row, "", f"Documents that do not end in the sequence in which they begin: {split:,} of {drawn:,}."]
 
 
 def _held_out(held_out: HeldOut) -> list[str]:
