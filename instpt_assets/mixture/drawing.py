@@ -164,7 +164,7 @@ class Drawing:
             allowed = component.max_repetition * passes.num_tokens
             # A last document that crosses the end is no further pass.
             if passes.tokens_of(count - 1 if count else 0) >= round(allowed) and needed > allowed:
-                raise TooLittleData(self._too_often(component, passes, needed, num_tokens))
+                raise TooLittleData(self._too_often(component, passes, min(needed, num_tokens), num_tokens))
 
     def _too_often(self, component: Component, passes: Passes, needed: int, num_tokens: int) -> str:
         available, allowed = passes.num_tokens, int(component.max_repetition * passes.num_tokens)
@@ -173,7 +173,7 @@ class Drawing:
         lower = f"lower pretraining.optimization.token_budget to at most {max(0, budget):,}" + (", or its ratio" if component.ratio else "")
         data = "add shards" if component.holds_documents else "add examples"
         return (
-            f"component '{component.label}' has {len(passes):,} documents with {available:,} tokens and would need {needed:,} of {num_tokens:,}: "
+            f"component '{component.label}' has {len(passes):,} documents with {available:,} tokens and would need {needed:,} of the budget's {num_tokens:,}: "
             f"{needed / available:.2f} passes, more than its max_repetition {component.max_repetition:g}; {data} of {max(1, round(more)):,} tokens or "
             f"more, {lower}, or raise max_repetition"
         )
