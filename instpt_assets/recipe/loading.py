@@ -112,7 +112,10 @@ def _load(model: type[Model], name_or_path: str, folder: Path, what: str) -> Mod
         raise ConfigurationError(f"{what} {path}: not readable as YAML: {error}") from error
     except ValidationError as error:
         lines = [f"{what} {path} is not valid:"]
-        for item in error.errors(include_url=False):
+        items = error.errors(include_url=False)
+        for item in items:
+            if item["type"] == "too_short" and any(other["loc"][:-1][: len(item["loc"])] == item["loc"] for other in items):
+                continue  # pydantic misses the wrong item, which is named by itself
             where = ".".join(str(part) for part in item["loc"] if part not in (*MODEL_TAGS, "[key]"))
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":

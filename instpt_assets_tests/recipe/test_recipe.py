@@ -131,6 +131,12 @@ def test_a_wrong_recipe_says_which_field_and_why(tmp_path: Path, changes: dict[s
     assert "[" not in str(error.value).split(message)[0] and ".str:" not in str(error.value)
 
 
+def test_a_list_with_a_wrong_item_is_not_called_empty(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load_recipe(str(demo_with(tmp_path, arms__vanilla__mixture=[{"component": "corpus", "weight": 1}])))
+    assert str(error.value).splitlines()[1:] == ["  arms.vanilla.mixture.0.weight: unknown field"]
+
+
 def test_a_field_that_came_later_is_hashed_where_it_says_something(tmp_path: Path) -> None:
     without = load_recipe("demo").pretraining.hashed()
     some = load_recipe(str(demo_with(tmp_path, pretraining__checkpoint_steps=[1, 2]))).pretraining.hashed()
