@@ -1,15 +1,18 @@
 """What a token costs, and what accelerators can do: together the model FLOPs utilization (MFU) of Chowdhery et al. 2022 (PaLM), appendix B."""
 
+import re
+
 import torch
 from transformers import PreTrainedModel
 
 from instpt_assets.recipe.execution import Device
 
-# Dense bfloat16, in TFLOP/s, as the vendors' data sheets give them without sparsity. The first name that the device's contains counts.
+# Dense bfloat16, in TFLOP/s, as the vendors' data sheets give them without sparsity. The first whose words are in the device's name counts.
 _PEAK_TFLOPS = (
     ("H100 NVL", 835),
     ("H100 PCIe", 756),
     ("H100", 989),
+    ("H200 NVL", 835),
     ("H200", 989),
     ("H800", 989),
     ("H20", 148),
@@ -29,8 +32,9 @@ _PEAK_TFLOPS = (
     ("RTX 4090", 165),
     ("RTX 3090", 71),
     ("MI300X", 1307),
-    ("MI250", 362),
 )
+# Of a part of a device, or a slower one of the same name, the peak is not known.
+_OTHERS = re.compile(r"\b(MIG|Laptop|Max-Q|4090 D)\b")
 
 
 def flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
@@ -68,7 +72,9 @@ def peak_flops(device: Device, given_tflops: float | None = None) -> float | Non
     if device == "cpu":
         return None
     name = torch.cuda.get_device_name()
-    return next((tflops * 1e12 for part, tflops in _PEAK_TFLOPS if part in name), None)
+    if _OTHERS.search(name):
+        return None
+    return next((tflops * 1e12 for words, tflops in _PEAK_TFLOPS if re.search(rf"\b{words}\b", name)), None)
 
 
 def peak_tokens_per_second(

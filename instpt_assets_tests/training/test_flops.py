@@ -37,8 +37,16 @@ def test_a_peak_is_known_by_the_devices_name_or_given(monkeypatch):
     rate = peak_tokens_per_second(model(True), T, device="cpu", num_processes=2, given_tflops=0.5)
     assert rate == pytest.approx(2 * 0.5e12 / flops_per_token(model(True), T))
     names = {"NVIDIA H200": 989, "NVIDIA H100 80GB HBM3": 989, "NVIDIA A100-SXM4-80GB": 312, "NVIDIA L40S": 362, "NVIDIA H100 PCIe": 756}
-    for name, tflops in {**names, "NVIDIA A10": 125, "NVIDIA B200": 2250, "NVIDIA L4": 121}.items():
+    for name, tflops in {**names, "NVIDIA A10": 125, "NVIDIA B200": 2250, "NVIDIA GH200 480GB": 989, "NVIDIA L4": 121}.items():
         monkeypatch.setattr("torch.cuda.get_device_name", lambda name=name: name)
         assert peak_flops("cuda") == tflops * 1e12, name
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA T1")
-    assert peak_flops("cuda") is None
+    # What only begins like a known one, or is a slice of it, has another peak.
+    for name in (
+        "NVIDIA T1",
+        "NVIDIA RTX A4000",
+        "NVIDIA RTX A1000",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+    ):
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda name=name: name)
+        assert peak_flops("cuda") is None, name
