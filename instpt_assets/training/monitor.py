@@ -22,6 +22,8 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 PROGRESS_SECONDS = 10.0
 """So often progress is told."""
+WORTH_WATCHING_SECONDS = 60.0
+"""Of a training that has so long to go it is told how to watch it in TensorBoard."""
 WINDOW_SECONDS = 60.0
 """Speed and the time left are those of the steps of about so many last seconds."""
 _STARTUP_STEPS = 3
@@ -72,6 +74,7 @@ class Monitor:
         self._window_seconds = 0.0
         self._unrecorded_seconds, self._num_unrecorded = 0.0, 0
         self._told = time.monotonic()
+        self._hinted = False
         self._held_out_loss = next((line.held_out_loss for line in reversed(lines) if line.held_out_loss is not None), None)
         self._event_files: EventFiles | None = None
         self._weights_and_biases: WeightsAndBiases | None = None
@@ -86,8 +89,6 @@ class Monitor:
             self._event_files = EventFiles(self._live / FOLDER, lines)
         except Exception as error:  # the package is missing or does not fit its own; the training needs neither
             self._say(f"no TensorBoard event files: {_first_line(error)}")
-        else:
-            self._say(f"to watch it: tensorboard --logdir {self._live / FOLDER}")
 
     def _open_weights_and_biases(self, card: Card | None) -> None:
         if card is None or not is_set_up():
@@ -143,7 +144,9 @@ class Monitor:
         if last or time.monotonic() - self._told >= PROGRESS_SECONDS:
             self._told = time.monotonic()
             self._write_times()
-            self._progress(self._message(line))
+            message = self._message(line)
+            self._progress(message)
+            self._hint(message["seconds_left"])
 
     def finish(self) -> dict[str, Any]:
         """Put event files and times where they belong.
@@ -180,6 +183,14 @@ class Monitor:
         except Exception as error:  # likewise
             self._weights_and_biases = None
             self._say(f"no longer in Weights & Biases: {_first_line(error)}")
+
+    def _hint(self, seconds_left: float) -> None:
+        """Tell once how to watch a training that takes long enough for it."""
+        if self._hinted or self._event_files is None or seconds_left < WORTH_WATCHING_SECONDS:
+            return
+        self._hinted = True
+        folder = (self._live / FOLDER).absolute()
+        self._say(f"to watch it: tensorboard --logdir {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}")
 
     def _write_times(self) -> None:
         append_times(self._times[self._num_written :], self._live)

@@ -62,11 +62,10 @@ def test_speed_is_that_of_the_last_steps_and_not_of_the_start(tmp_path, monkeypa
 def test_event_files_are_read_while_the_training_runs_and_hold_no_step_twice_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(event_files, "_FLUSH_SECONDS", 0.1)
     out, state = tmp_path / "out", tmp_path / "state"
-    said: list[dict[str, Any]] = []
-    killed = watch(out, said, state_folder=state, lines=[])
+    killed = watch(out, state_folder=state, lines=[])
     for step in range(1, 7):
         killed.record(line(step, loss=10.0 + step, held_out_loss=7.0 if step == 3 else None), seconds=1.0)
-    folder = Path(said[0]["note"].split("--logdir ")[1])
+    folder = state / "logs" / "tensorboard"
     deadline = time.monotonic() + 10
     while len(scalars(folder, "loss/training")) < 6 and time.monotonic() < deadline:
         killed.record(line(6), seconds=1.0)
@@ -85,6 +84,19 @@ def test_event_files_are_read_while_the_training_runs_and_hold_no_step_twice_aft
     assert scalars(kept, "loss/held_out") == [(3, 7.0)]
     assert {step for step, _ in scalars(kept, "speed/tokens_per_second")} == set(range(1, 9))
     assert contents(out) == {}, "everything with times lies among the logs"
+
+
+def test_a_training_with_a_minute_to_go_tells_once_how_to_watch_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.chdir(tmp_path)
+    notes = {}
+    for seconds in (1.0, 20.0):
+        said: list[dict[str, Any]] = []
+        with watch(tmp_path / "out", said) as seen:
+            for step in range(1, 9):
+                seen.record(line(step), seconds=seconds)
+        notes[seconds] = [message["note"] for message in said if "note" in message]
+    assert notes == {1.0: [], 20.0: ["to watch it: tensorboard --logdir out/logs/tensorboard"]}
 
 
 def test_times_of_steps_before_a_kill_count(tmp_path):
