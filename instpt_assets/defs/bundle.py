@@ -15,12 +15,13 @@ def main() -> None:
     """Write the bundle of a training of the project that the environment names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("asset", help=f"<arm>/{STAGES[0]} or <arm>/{STAGES[1]}; what it is made from must be materialized")
-    parser.add_argument("--seed", default="seed-0", help="its partition (default: seed-0)")
+    parser.add_argument("--seed", type=int, default=0, help="the arm's repeat, 0 by default")
     parser.add_argument("--out", type=Path, required=True, help="a folder that is empty or not there yet")
     parser.add_argument("--max-file-mb", type=float, default=12.0, help="no file is larger (default: 12)")
     arguments = parser.parse_args()
     try:
-        sys.stdout.write(bundle(Project.from_environment(), arguments.asset, arguments.seed, arguments.out, arguments.max_file_mb))
+        project, seed = Project.from_environment(), f"seed-{arguments.seed}"
+        sys.stdout.write(bundle(project, arguments.asset, seed, arguments.out, arguments.max_file_mb))
     except (UserError, ValueError) as error:
         sys.exit(f"error: {error}")
 
