@@ -49,8 +49,8 @@ class SynthesisExecution(Part):
 class TrainingExecution(Part):
     """How the training loop runs."""
 
-    num_processes: int = Field(default=1, ge=1)
-    """Processes on each node (one a GPU), through torchrun and FSDP2 where there is more than one in all."""
+    num_processes: int | None = Field(default=None, ge=1)
+    """Processes on each node, through torchrun and FSDP2 where there is more than one in all; by default one a GPU that the node's worker sees (CUDA_VISIBLE_DEVICES), and one on the CPU."""
     num_nodes: int = Field(default=1, ge=1)
     """Machines that train together: the run's own, and others on each of which `python -m instpt_assets.training.join <rendezvous>` runs, with the same installation. They need the same files at the same paths: the store, or the cache of one on S3 (INSTPT_CACHE), on a file system that all share."""
     rendezvous: str | None = Field(default=None, pattern=r"^[^:/\s]+:[0-9]{1,5}$")

@@ -14,11 +14,28 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from instpt_assets.recipe.execution import Device, TrainingExecution
+from instpt_assets.recipe.execution import Device, Execution, TrainingExecution
 from instpt_assets.training.loss import SummedLoss
-from instpt_assets.training.settings import apply_settings, decoder_layers
+from instpt_assets.training.settings import ExecutionError, apply_settings, decoder_layers
 
 _TIMEOUT = timedelta(hours=1)  # rank 0 may hash and write a large checkpoint while the others wait
+
+
+def num_local_processes(execution: Execution) -> int:
+    """Processes of a training on this node: as many as the execution says, else one a GPU, and one on the CPU.
+
+    Raises:
+        ExecutionError: there are fewer GPUs than processes.
+    """
+    given = execution.training.num_processes
+    if execution.device == "cpu":
+        return given or 1
+    num_gpus = torch.cuda.device_count()
+    if (given or 1) > num_gpus:
+        raise ExecutionError(
+            f"training.num_processes {given or 1} wants a GPU each, and this node has {num_gpus}: lower it, or leave it out"
+        )
+    return given or num_gpus
 
 
 def set_threads(num_threads: int | None, num_processes: int) -> None:

@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import torch.distributed as dist
 
-from instpt_assets.training.launch import TrainingFailed, run_processes
+from instpt_assets.errors import UserError
+from instpt_assets.training.launch import run_processes
 from instpt_assets.training.nodes import JoinedNode, Meeting, NodesFailed
 
 _WAIT_SECONDS = 1.0
@@ -42,7 +43,7 @@ def _work(node: JoinedNode) -> None:
     _tell(f"node {node.number} of {node.num_nodes} (the run's is 0): training, for {node.training.job.out}")
     try:
         run_processes(node.training.job, node.torchrun, lambda _: None, node.look)
-    except TrainingFailed as error:
+    except UserError as error:
         _tell(str(error))
         node.fail(str(error))
     except SystemExit:

@@ -22,7 +22,7 @@ from typing import Any
 from torch.distributed.run import get_args_parser
 
 from instpt_assets.errors import UserError
-from instpt_assets.training.distributed import set_threads
+from instpt_assets.training.distributed import num_local_processes, set_threads
 from instpt_assets.training.job import TrainingJob, run_job
 from instpt_assets.training.monitor import Progress
 from instpt_assets.training.nodes import RunsNode
@@ -48,14 +48,15 @@ def run(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     Raises:
         ValueError: data, budget and model do not fit together (with one process; with several the message comes in `TrainingFailed`).
         Diverged: loss or gradients are not finite (likewise).
+        ExecutionError: the execution is not for this machine (likewise, but for the number of its GPUs).
         NodesFailed: the nodes did not come together.
         TrainingFailed: one of several processes, or another node, failed.
     """
-    execution = job.execution.training
-    if execution.num_nodes == execution.num_processes == 1:
+    num_nodes = job.execution.training.num_nodes
+    if num_nodes == num_local_processes(job.execution) == 1:
         set_threads(job.execution.num_threads, 1)
         return run_job(job, progress)
-    if execution.num_nodes == 1:
+    if num_nodes == 1:
         statistics = run_processes(job, ["--standalone"], progress)
     else:
         with RunsNode(job, progress) as node:
@@ -84,8 +85,9 @@ def run_processes(
     with tempfile.TemporaryDirectory(prefix="instpt-training-") as folder:
         file = Path(folder, "job.json")
         file.write_text(job.model_dump_json(), encoding="utf-8")
-        processes = ["--nproc-per-node", str(job.execution.training.num_processes), "--module", "instpt_assets.training.launch", str(file)]
-        command = [sys.executable, "-m", "torch.distributed.run", *_shutdown_timeout(job), *place, *processes]
+        processes = ["--nproc-per-node", str(num_local_processes(job.execution))]
+        module = ["--module", "instpt_assets.training.launch", str(file)]
+        command = [sys.executable, "-m", "torch.distributed.run", *_shutdown_timeout(job), *place, *processes, *module]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: _end_with_parent(signal.SIGTERM))
         try:
             with _handing_on_termination(process) as terminated, _watched(process, look) as reasons:
@@ -206,7 +208,7 @@ def main() -> None:
     first = os.environ["RANK"] == "0"
     try:
         job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        set_threads(job.execution.num_threads, job.execution.training.num_processes)
+        set_threads(job.execution.num_threads, int(os.environ["LOCAL_WORLD_SIZE"]))
         statistics = run_job(job, _say if first else lambda _: None)
     except Exception as error:
         _say({"kind": "failed", "error": f"{type(error).__name__}: {error}", "is_loss": _is_loss(error)})

@@ -15,11 +15,12 @@ from instpt_assets.mixture.tokenized import tokenize_raw
 from instpt_assets.mixture.tokenizer import train_tokenizer
 from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.execution import Execution, TrainingExecution
-from instpt_assets.training.distributed import join_processes, shard
+from instpt_assets.training.distributed import join_processes, num_local_processes, shard
 from instpt_assets.training.job import MixtureData, TrainingJob
 from instpt_assets.training.launch import TrainingFailed, run
 from instpt_assets.training.log import read_log
 from instpt_assets.training.model import build_model
+from instpt_assets.training.settings import ExecutionError
 from instpt_assets_tests.training.tiny import LENGTH, SHAPE, VOCAB_SIZE, optimization
 
 WORDS = "an array returns a copy of its elements along the axis and raises errors when shapes differ".split()
@@ -111,3 +112,14 @@ def test_checkpoint_brings_its_tokenizer(data, tmp_path):
 def test_error_of_a_process_reaches_the_caller(data, tmp_path):
     with pytest.raises(TrainingFailed, match=r"ValueError: 9 steps of 6 sequences need 54 sequences; the data has 48"):
         run(job(data, tmp_path / "out", 2, optimization=optimization(token_budget=9 * 6 * LENGTH)), lambda _: None)
+
+
+def test_a_training_takes_all_gpus_of_its_node_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert num_local_processes(Execution(device="cuda")) == 8
+    assert num_local_processes(Execution(device="cuda", training=TrainingExecution(num_processes=2))) == 2
+    assert num_local_processes(Execution(device="cpu")) == 1
+    for gpus, wanted in ((8, 9), (0, None)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        with pytest.raises(ExecutionError, match=f"this node has {gpus}"):
+            num_local_processes(Execution(device="cuda", training=TrainingExecution(num_processes=wanted)))
