@@ -58,7 +58,7 @@ class Card(Part):
     identity: str
     """Its identity in the store."""
     recipe: dict[str, Any]
-    """The parts of the recipe that it and its inputs were made by, by stage."""
+    """The parts of the recipe that it and all that it comes from were made by, by asset."""
     base_model: str | None = None
     """Its base model's name on the hub or folder's name; None: from scratch."""
     components: tuple[CardComponent, ...] = ()
@@ -68,7 +68,7 @@ class Card(Part):
     languages: tuple[str, ...] = ()
     """That the cleaning kept, as ISO 639-1 codes; empty: it kept all."""
     made_from: tuple[tuple[str, str, str], ...] = ()
-    """Asset, partition and digest of everything that went in."""
+    """Asset, partition and digest of everything that went in, a mixture's tokens included."""
 
 
 def write_cards(card: Card, lines: Sequence[LogLine], folder: Path, *, num_parameters: int) -> None:

@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 from instpt_assets.augmentation.dataset_card import without_folders
 from instpt_assets.store.making import Inputs
-from instpt_assets.store.manifest import SOURCE, Manifest, Spec
+from instpt_assets.store.manifest import SOURCE, Input, Manifest, Spec
 from instpt_assets.store.store import Artifact, Store
 from instpt_assets.training.base_models import BaseModel
 from instpt_assets.training.model_card import Card, CardComponent, CardCorpus
 
 _NAMES = {"pretrained": "{0} {1}", "instruction_tuned": "{0} {1}, instruction-tuned", "synthesizer": "instruction synthesizer"}
+
+_MAX_LISTED = 50
 
 
 def model_card(
@@ -41,24 +43,39 @@ def model_card(
         asset=spec.asset,
         partition=spec.partition,
         identity=spec.identity,
-        recipe=without_folders(_recipe(spec, inputs)),
+        recipe=without_folders(_recipe(spec, manifests)),
         base_model=base or _base_model_of(manifests),
         components=tuple(
             CardComponent(name=name, **{field: part[field] for field in ("num_documents", "num_tokens", "share", "repetition")})
             for name, part in components.items()
         ),
-        corpora=tuple(dict.fromkeys(corpus for manifest in manifests for corpus in _corpora(manifest))),
+        corpora=tuple(sorted(dict.fromkeys(corpus for manifest in manifests for corpus in _corpora(manifest)), key=_is_for_tuning)),
         languages=tuple(sorted({language for kept in languages for language in kept})),
-        made_from=tuple((_shown(item.asset), item.partition, item.digest) for item in spec.inputs),
+        made_from=tuple((_shown(item.asset), item.partition, item.digest) for item in (*spec.inputs, *_drawn_from(mixture))),
     )
 
 
-def _recipe(spec: Spec, inputs: Inputs) -> dict[str, Any]:
-    """By stage: the part that the training follows, and those that its inputs were made by."""
-    stages = {spec.asset.rpartition("/")[2]: spec.recipe}
-    for asset, partition in inputs:
-        stages.setdefault(asset.rpartition("/")[2], inputs[asset, partition].manifest.recipe)
-    return {stage: recipe for stage, recipe in stages.items() if recipe}
+def _recipe(spec: Spec, manifests: Iterable[Manifest]) -> dict[str, Any]:
+    """By asset: the part that the training follows, and those that all it comes from was made by."""
+    parts = {spec.asset: spec.recipe}
+    for manifest in manifests:
+        asset, recipe = manifest.asset, manifest.recipe
+        parts[asset if parts.get(asset, recipe) == recipe else f"{asset} of {manifest.partition.partition('--')[0]}"] = recipe
+    return {asset: _shortened(recipe) for asset, recipe in parts.items() if recipe}
+
+
+def _shortened(value: Any) -> Any:
+    """Without the ends of long lists, such as those of all shards."""
+    if isinstance(value, dict):
+        return {name: _shortened(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        left_out = [f"and {len(value) - _MAX_LISTED} more"] if len(value) > _MAX_LISTED else []
+        return [*map(_shortened, value[:_MAX_LISTED]), *left_out]
+    return value
+
+
+def _drawn_from(mixture: Artifact | None) -> Iterable[Input]:
+    return () if mixture is None else mixture.manifest.inputs
 
 
 def _ancestors(artifacts: Iterable[Artifact]) -> Iterator[Manifest]:
@@ -90,6 +107,10 @@ def _corpora(manifest: Manifest) -> Iterator[CardCorpus]:
                 yield CardCorpus(name=f"tuning/{name}", source=_shown(source["source"]))
         case "tokenized_instructions" if "general_instructions" in recipe:
             yield CardCorpus(name="general instructions", source=_shown(recipe["general_instructions"]["source"]))
+
+
+def _is_for_tuning(corpus: CardCorpus) -> bool:
+    return corpus.name.startswith("tuning/")
 
 
 def _base_model_of(manifests: Iterable[Manifest]) -> str | None:

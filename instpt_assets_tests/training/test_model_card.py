@@ -93,7 +93,7 @@ def made(tmp_path: Path) -> SmallStore:
         small.add(asset, inputs, fill, partition, recipe)
 
     for shard in ("papers--a", "papers--b"):
-        raw = {"name": "papers", "source": "/data/of/mine/papers/*.jsonl", "license": "CC0", "text_field": "text"}
+        raw = {"name": "papers", "source": "/data/of/mine/papers/*.jsonl", "license": "CC0", "documents": list(range(60))}
         add("raw_corpus", [], raw, shard)
         add("clean_corpus", ["raw_corpus"], {"language": {"keep": ["en", "de"]}}, shard)
         add("tokenized_raw", ["clean_corpus"], {}, shard)
@@ -106,9 +106,15 @@ def test_a_card_names_each_corpus_once_with_its_licence_and_without_the_machines
     inputs = (*made.inputs(["mix/tokenized_mixture"]), source_input(base.url, base.digest))
     recipe = {"pretraining": {"model": base.pinned}}
     spec = Spec(asset="mix/pretrained_checkpoint", partition="seed-0", code_version=1, recipe=recipe, inputs=inputs)
-    card = model_card(spec, resolve(made.store, inputs), "pretrained", base_model=base)
+    artifacts = resolve(made.store, inputs)
+    mixture = artifacts["mix/tokenized_mixture", "seed-0"]
+    card = model_card(spec, artifacts, "pretrained", base_model=base, mixture=mixture)
     assert card.corpora == (CardCorpus(name="papers", source="*.jsonl", license="CC0"),) and card.languages == ("de", "en")
-    assert card.recipe == {"pretrained_checkpoint": recipe, "tokenized_mixture": {"token_budget": 5}}
+    assert list(card.recipe) == ["mix/pretrained_checkpoint", "mix/tokenized_mixture", "clean_corpus", "raw_corpus"]
+    assert card.recipe["clean_corpus"] == {"language": {"keep": ["en", "de"]}} and card.recipe["mix/pretrained_checkpoint"] == recipe
+    assert card.recipe["raw_corpus"]["documents"] == [*range(50), "and 10 more"]
+    (tokens,) = mixture.manifest.inputs
+    assert ("tokenized_raw", tokens.partition, tokens.digest) in card.made_from
     assert card.base_model == "base-7b" and ("base-7b", "all", "e" * 64) in card.made_from
     assert (card.name, card.identity) == ("mix seed-0", spec.identity) and "mine" not in card.model_dump_json()
 
