@@ -16,12 +16,15 @@ from instpt_assets.store.sealed import RECORD, digests, release, seal, write_asi
 from instpt_assets.store.store import Store
 
 _LOG = logging.getLogger(__name__)
+_RETRY_SECONDS = 60.0
+"""After an upload that failed; its requests have been tried for half a minute by then (`outages`)."""
 
 
 class Mirror:
     """The sealed folders of a local folder, at a URL too.
 
-    An upload that fails is logged and costs nothing but that copy: the local folder is whole, and the next upload is another try.
+    An upload that fails is logged and tried again, so that an outage costs nothing but time; in order, for a state is of no use elsewhere
+    without the checkpoints before it. What the last try, at `close`, cannot upload is given up: the local folder is whole.
 
     Args:
         url: where.
@@ -100,12 +103,23 @@ class Mirror:
                     return
                 name, (snapshot, replacing) = next(iter(self._waiting.items()))
                 del self._waiting[name]
+                is_last_try = self._closing
             try:
                 self._upload(name, snapshot, replacing)
             except Exception:
                 _LOG.warning("%s was not copied to %s", self._folder / name, self._store.url, exc_info=True)
-            finally:
-                shutil.rmtree(snapshot.parent, ignore_errors=True)
+                if not is_last_try and self._still_wanted(name, snapshot, replacing):
+                    continue
+            shutil.rmtree(snapshot.parent, ignore_errors=True)
+
+    def _still_wanted(self, name: str, snapshot: Path, replacing: str | None) -> bool:
+        """Let what was not uploaded wait in the first place again, unless something newer has come, and pause."""
+        with self._changed:
+            if any(name == newer or _is_replaced(name, newer, prefix) for newer, (_, prefix) in self._waiting.items()):
+                return False
+            self._waiting = {name: (snapshot, replacing), **self._waiting}
+            self._changed.wait_for(lambda: self._closing, _RETRY_SECONDS)
+            return True
 
     def _upload(self, name: str, snapshot: Path, replacing: str | None) -> None:
         fs, nonce = self._store.fs, uuid.uuid4().hex[:12]

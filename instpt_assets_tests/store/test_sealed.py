@@ -109,3 +109,32 @@ def test_what_is_replaced_before_its_turn_is_not_uploaded(url: str, tmp_path: Pa
     assert uploaded == ["step-1", "step-4"]
     shutil.rmtree(here.folder)
     assert SealedFolders(here.folder, url).names("step-") == ["step-4"]
+
+
+def test_an_upload_that_fails_is_tried_again_before_what_comes_behind_it(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from instpt_assets.store import mirror
+
+    tried: list[str] = []
+    upload, mended = mirror.Mirror._upload, threading.Event()
+
+    def sometimes(self, name, *arguments):
+        tried.append(name)
+        if len(tried) <= 2:
+            raise OSError("no answer")
+        mended.set()
+        upload(self, name, *arguments)
+
+    monkeypatch.setattr(mirror, "_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(mirror.Mirror, "_upload", sometimes)
+    here = SealedFolders(tmp_path / "here", url)
+    for name in ("checkpoint-1", "step-1", "step-2"):
+        here.seal(written(here, name), name, replacing="step-" if name == "step-2" else None)
+    assert mended.wait(20)
+    here.close()
+    assert tried[:3] == ["checkpoint-1"] * 3 and tried[-1] == "step-2"
+    assert not list(here.folder.glob(".writing-*"))
+    shutil.rmtree(here.folder)
+    there = SealedFolders(here.folder, url)
+    assert there.find("checkpoint-1") is not None and there.names("") == ["checkpoint-1", "step-2"]
