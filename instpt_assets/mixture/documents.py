@@ -128,9 +128,9 @@ class Documents:
         own = [place for place, source in enumerate(self.sources) if source.component == component]
         return (int(self.first[own[0]]), int(self.first[own[-1] + 1])) if own else (0, 0)
 
-    def count_by_source(self, documents: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Ints:
-        """How many of the documents [n] are of each source [sources], or their weights [n] added up."""
-        found = np.bincount(self.source_of(documents), weights=weights, minlength=len(self.sources))
+    def count_by_source(self, sources: Ints, weights: npt.NDArray[Any] | None = None) -> Ints:
+        """How often each source stands among some [n], or their weights [n] added up: [sources]."""
+        found = np.bincount(sources, weights=weights, minlength=len(self.sources))
         return found.astype(np.int64)
 
     def source_of(self, documents: npt.NDArray[Any]) -> Ints:
@@ -187,9 +187,9 @@ def _shard_sources(
     if component.component == "raw":  # what an augmented component of the arm holds
         pair_set = next((other.pair_set for other in mixture if other.component == "augmented" and other.takes(shard)), None)
     augmented = _read(indices, f"{pair_set}/{AUGMENTED}", shard) if pair_set else None
+    held = np.empty(0, dtype=bool) if augmented is None else augmented.rows_with(held_out.hashes)
     if augmented is not None and component.component != "raw":
-        out = augmented.rows_with(held_out.hashes)
-        yield _kept(place, f"{pair_set}/{AUGMENTED}", shard, augmented, ~out, num_held_out=int(out.sum()))
+        yield _kept(place, f"{pair_set}/{AUGMENTED}", shard, augmented, ~held, num_held_out=int(held.sum()))
     if component.component == "augmented":
         return
     raw = _read(indices, RAW, shard)
@@ -200,6 +200,8 @@ def _shard_sources(
         chosen = raw.rows_with(documents)
         if chosen.sum() != len(documents):
             raise ValueError(f"{pair_set}/{AUGMENTED} of {shard} names documents that its {RAW} lacks: materialize both again")
+        if held.any():  # a document whose texts all hold one that is held out stands raw
+            chosen = raw.rows_with(augmented.documents_of(~held))
     yield _kept(place, RAW, shard, raw, ~(out | chosen), num_augmented=int((chosen & ~out).sum()), num_held_out=int(out.sum()))
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from instpt_assets.mixture.documents import BLOCK, Documents, blocks
 from instpt_assets.mixture.ordering import Keys, rekey
+from instpt_assets.mixture.packing import piece_lengths
 from instpt_assets.recipe.arms import Component
 
 _GROUP = 4096
@@ -112,11 +113,17 @@ class Drawing:
         """Tokens of the draws."""
         return sum(passes.tokens_of(count) for passes, count in zip(self.passes, drawn, strict=True))
 
-    def tokens_between(self, earlier: Drawn, drawn: Drawn) -> Ints:
-        """Of each document drawn since `earlier`, in no order."""
-        spans = zip(self.passes, earlier, drawn, strict=True)
-        tokens = [self.documents.num_tokens[places] for passes, begin, end in spans for _, places in passes.draws(begin, end)]
-        return np.concatenate([*tokens, np.empty(0, np.int32)]).astype(np.int64)
+    def pieces_between(self, earlier: Drawn, drawn: Drawn, sequence_length: int) -> Ints:
+        """Of the documents drawn since `earlier`: how many pieces of each length best fit cuts them into (see `piece_lengths`)."""
+        found = np.zeros(sequence_length + 1, dtype=np.int64)
+        for passes, begin, end in zip(self.passes, earlier, drawn, strict=True):
+            whole = end // len(passes) - -(-begin // len(passes))
+            again = max(whole - 1, 0)  # whole passes that are as one that is counted
+            for _, places in passes.draws(begin, end - again * len(passes)):
+                times = 1 + again if len(places) == len(passes) else 1
+                for some in blocks(places):
+                    found += times * piece_lengths(self.documents.num_tokens[some], sequence_length)
+        return found
 
     def up_to(self, num_tokens: int, earlier: Drawn, *, cross: bool) -> Drawn:
         """The draws for so many tokens, those of earlier stretches among them. What these drew too much of is not drawn again.
@@ -201,7 +208,7 @@ class Drawing:
         for passes, count in zip(self.passes, drawn, strict=True):
             if count < len(passes):
                 ((_, places),) = passes.draws(count, len(passes))
-                unused += self.documents.count_by_source(places)
+                unused += self.documents.count_by_source(self.documents.source_of(places))
         return unused
 
 

@@ -10,7 +10,8 @@ A mixture that extends earlier token budgets begins with the sequences that they
 itself. A component is drawn on where the stretch before stopped, to the amount that its ratio or repetition gives over the whole up to
 that stretch's end: so a repetition that the first stretch reached draws nothing more, and ratios hold in every stretch.
 
-Documents that the recipe holds out stand in no arm; their own sequences (packed by best fit, so that all stand whole) lie beside.
+Documents that the recipe holds out stand in no arm, nor do augmented texts that hold one (the others in such a text stand raw); their own
+sequences (packed by best fit, so that only those longer than a sequence are cut) lie beside.
 """
 
 import json

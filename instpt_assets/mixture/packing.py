@@ -7,6 +7,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,13 +81,19 @@ def best_fit(tokens: Ints, sequence_length: int) -> Packed:
     )
 
 
-def num_best_fit_sequences(tokens: Ints, sequence_length: int) -> int:
-    """How many sequences `best_fit` makes of these documents."""
-    histogram = np.bincount(tokens[tokens <= sequence_length], minlength=sequence_length + 1)
+def piece_lengths(tokens: npt.NDArray[Any], sequence_length: int) -> Ints:
+    """How many pieces of each length [sequence_length + 1] `best_fit` cuts these documents into; of no tokens there is none."""
     long = tokens[tokens > sequence_length]
-    histogram += np.bincount(long % sequence_length, minlength=sequence_length + 1)
-    histogram[sequence_length] += int((long // sequence_length).sum())
-    return max((fill.end for fill in _fills(histogram, sequence_length)), default=0)
+    found = np.bincount(np.minimum(tokens, sequence_length), minlength=sequence_length + 1)
+    found += np.bincount(long % sequence_length, minlength=sequence_length + 1)
+    found[sequence_length] += int((long // sequence_length - 1).sum(dtype=np.int64))
+    found[0] = 0
+    return found
+
+
+def num_best_fit_sequences(pieces: Ints) -> int:
+    """How many sequences `best_fit` makes of pieces of these lengths [sequence_length + 1]."""
+    return max((fill.end for fill in _fills(pieces, len(pieces) - 1)), default=0)
 
 
 def _pieces(num_pieces: Ints) -> tuple[Ints, Ints]:

@@ -59,6 +59,10 @@ class RowIndex:
         rows[np.repeat(np.arange(len(self)), self.num_documents)[found]] = True
         return rows
 
+    def documents_of(self, rows: npt.NDArray[np.bool_]) -> Keys:
+        """Hashes of the documents that some of the rows [rows] hold, each once."""
+        return np.unique(self.documents[np.repeat(rows, self.num_documents)])
+
 
 Indices = Mapping[Source, Callable[[], RowIndex]]
 """The tokenized artifacts of a mixture; each call reads one."""

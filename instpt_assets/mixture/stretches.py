@@ -3,7 +3,7 @@
 A mixture is one stretch, or several where it extends an earlier budget.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,8 +49,9 @@ class SequenceWriter:
     def count(self, order: Places) -> None:
         """Count documents as drawn."""
         for places in blocks(order):
-            self.drawn_documents += self._documents.count_by_source(places)
-            self.drawn_tokens += self._documents.count_by_source(places, self._documents.num_tokens[places])
+            sources = self._documents.source_of(places)
+            self.drawn_documents += self._documents.count_by_source(sources)
+            self.drawn_tokens += self._documents.count_by_source(sources, self._documents.num_tokens[places])
 
     def append(self, places: Places, begin: npt.NDArray[Any], count: npt.NDArray[Any], bounds: Ints) -> None:
         """Write sequences.
@@ -61,13 +62,14 @@ class SequenceWriter:
             count: [pieces]: its tokens.
             bounds: [sequences + 1]: the pieces of each sequence.
         """
+        sources = self._documents.source_of(places)
         pieces = np.empty(len(places), dtype=PIECE_DTYPE)
-        pieces["source"] = self._documents.numbers[self._documents.source_of(places)]
+        pieces["source"] = self._documents.numbers[sources]
         pieces["row"] = self._documents.rows[places]
         pieces["begin"], pieces["count"] = begin, count
         self._bounds.append(self._pieces.length + bounds[1:])
         self._pieces.append(pieces)
-        self.trained_tokens += self._documents.count_by_source(places, count)
+        self.trained_tokens += self._documents.count_by_source(sources, count)
         self.split_documents += int(((begin == 0) & (count < self._documents.num_tokens[places])).sum())
 
     def __enter__(self) -> Self:
@@ -141,17 +143,18 @@ def write_best_fit(
     Raises:
         TooLittleData: see `Drawing.check`.
     """
-    least, budget = num_sequences, drawing.num_tokens(earlier) + num_sequences * sequence_length
-    while True:
-        drawn = _fitting(drawing, earlier, least, sequence_length)
+    budget = drawing.num_tokens(earlier) + num_sequences * sequence_length
+    drawn, groups = earlier, list[_Bins]()
+    # Groups that are packed apart may make a few sequences less than all would together: more is drawn for these.
+    while missing := max(0, num_sequences - sum(map(len, groups))):
+        before, drawn = drawn, _fitting(drawing, drawn, missing, sequence_length)
         drawing.check(drawn, earlier, budget)
-        order = drawing.shuffled(drawn, earlier, last_stays=False)
-        bins = _pack(drawing.documents, order, sequence_length)
-        if len(bins) >= num_sequences:
-            break
-        least += num_sequences - len(bins)
-    writer.count(order)
-    del order
+        order = drawing.shuffled(drawn, before, last_stays=False)
+        writer.count(order)
+        groups += _packed(drawing.documents, order, sequence_length)
+        del order
+    bins = _joined(groups)
+    del groups
     filled = np.add.reduceat(bins.count, bins.bounds[:-1], dtype=np.int64)
     kept = np.sort(np.argsort(filled, kind="stable")[len(bins) - num_sequences :])
     kept = kept[np.argsort(row_keys(shuffled_by, np.arange(num_sequences)), kind="stable")]
@@ -163,36 +166,52 @@ def write_best_fit(
     return drawn
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """What so many tokens make."""
+
+    num_tokens: int
+    drawn: Drawn
+    pieces: Ints
+    """See `piece_lengths`."""
+    num_sequences: int
+
+
 def _fitting(drawing: Drawing, earlier: Drawn, num_sequences: int, sequence_length: int) -> Drawn:
     """The draws that make so many sequences, or the fewest that make more."""
 
-    def made(num_tokens: int) -> tuple[Drawn, int]:
+    def tried(num_tokens: int, known: _Tried) -> _Tried:
+        """What is known of other tokens is not counted again: the nearer they are, the less there is to count."""
         drawn = drawing.up_to(num_tokens, earlier, cross=False)
-        return drawn, num_best_fit_sequences(drawing.tokens_between(earlier, drawn), sequence_length)
+        both = tuple(map(min, known.drawn, drawn))
+        more, fewer = (drawing.pieces_between(both, some, sequence_length) for some in (drawn, known.drawn))
+        pieces = known.pieces + more - fewer
+        return _Tried(num_tokens, drawn, pieces, num_best_fit_sequences(pieces))
 
-    low, num_low = drawing.num_tokens(earlier), 0
-    high = low + num_sequences * sequence_length
-    drawn, num_high = made(high)
-    while num_high < num_sequences:  # documents longer than sequences: the nearest to the end was one less
-        low, num_low, high = high, num_high, high + num_sequences * sequence_length
-        drawn, num_high = made(high)
+    low = _Tried(drawing.num_tokens(earlier), earlier, np.zeros(sequence_length + 1, dtype=np.int64), 0)
+    high = tried(low.num_tokens + num_sequences * sequence_length, low)
+    while high.num_sequences < num_sequences:  # documents longer than sequences: the nearest to the end was one less
+        low, high = high, tried(high.num_tokens + num_sequences * sequence_length, high)
     tries = 0
-    while num_high > num_sequences and high - low > 1:
+    while high.num_sequences > num_sequences and sum(high.drawn) - sum(low.drawn) > 1 and high.num_tokens - low.num_tokens > 1:
         # The number of sequences is nearly proportional to the tokens; where that leads nowhere, halve.
         tries += 1
-        share = 0.5 if tries % 4 == 0 else (num_sequences + 0.5 - num_low) / (num_high - num_low)
-        guess = min(max(low + round((high - low) * min(share, 1)), low + 1), high - 1)
-        tried, num_tried = made(guess)
-        if num_tried < num_sequences:
-            low, num_low = guess, num_tried
-        else:
-            high, num_high, drawn = guess, num_tried, tried
-    return drawn
+        proportional = (num_sequences + 0.5 - low.num_sequences) / (high.num_sequences - low.num_sequences)
+        between = round((high.num_tokens - low.num_tokens) * (0.5 if tries % 4 == 0 else min(proportional, 1)))
+        guess = min(max(low.num_tokens + between, low.num_tokens + 1), high.num_tokens - 1)
+        new = tried(guess, low if guess - low.num_tokens < high.num_tokens - guess else high)
+        low, high = (new, high) if new.num_sequences < num_sequences else (low, new)
+    return high.drawn
 
 
-def _pack(documents: Documents, order: Places, sequence_length: int) -> _Bins:
+def _packed(documents: Documents, order: Places, sequence_length: int) -> Iterator[_Bins]:
     """Best-fit sequences of the documents, so many at a time that packing takes little memory: they are shuffled, so all groups are alike."""
-    groups = list(_packed_groups(documents, order, sequence_length))
+    for places in blocks(order, _PACKED_TOGETHER):
+        packed = best_fit(documents.num_tokens[places].astype(np.int64), sequence_length)
+        yield _Bins(places[packed.document], packed.begin.astype(np.int32), packed.count.astype(np.int32), packed.bounds)
+
+
+def _joined(groups: Sequence[_Bins]) -> _Bins:
     num_pieces = np.cumsum([0, *(len(group.places) for group in groups)])
     return _Bins(
         places=np.concatenate([group.places for group in groups]),
@@ -200,9 +219,3 @@ def _pack(documents: Documents, order: Places, sequence_length: int) -> _Bins:
         count=np.concatenate([group.count for group in groups]),
         bounds=np.concatenate([[0], *(first + group.bounds[1:] for first, group in zip(num_pieces, groups, strict=False))]),
     )
-
-
-def _packed_groups(documents: Documents, order: Places, sequence_length: int) -> Iterator[_Bins]:
-    for places in blocks(order, _PACKED_TOGETHER):
-        packed = best_fit(documents.num_tokens[places].astype(np.int64), sequence_length)
-        yield _Bins(places[packed.document], packed.begin.astype(np.int32), packed.count.astype(np.int32), packed.bounds)

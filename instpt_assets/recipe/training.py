@@ -180,7 +180,7 @@ class Pretraining(Part):
     document_attention: Annotated[bool, LATER] = False
     """Whether a token sees its own document only, and positions start anew in each; else whatever stands before it in the sequence."""
     held_out_documents: Annotated[int, LATER] = Field(default=0, ge=0)
-    """So many raw documents, chosen by hash of their ids, that no arm is trained on; the loss on them is followed during the training."""
+    """So many raw documents, chosen by hash of their ids, the same in all arms that take the same shards, that an arm is not trained on; the loss on them is followed during the training."""
     held_out_every_steps: Annotated[int | None, LATER] = Field(default=None, ge=1)
     """Steps from one such loss to the next; by default about twenty times in a training, and so seldom that they take about a twentieth of it at most. After the last step it is always computed."""
     lora: Annotated[Lora | None, LATER] = None

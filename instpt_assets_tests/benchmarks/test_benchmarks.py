@@ -137,7 +137,7 @@ def test_best_fit_cuts_no_document_that_fits_and_packs_millions_in_seconds(bench
     result = benchmark("packing", "--shards", "2")
     for row in result["speed"]:
         assert row["documents"] == 10_000_000
-        assert row["best_fit"] < 30 and row["num_best_fit_sequences"] < 2  # on a quiet machine 4 and 0.1
+        assert row["best_fit"] < 30 and row["counted_sequences"] < 2  # on a quiet machine 4 and 0.1
     for kind in result["texts"].values():
         for row in kind["lengths"].values():
             assert row["best_fit"]["cut"] == row["longer"] and row["best_fit"]["cut though they fit"] == row["best_fit"]["left off"] == 0

@@ -111,6 +111,9 @@ def test_every_token_of_the_budget_is_trained_on_or_padding_and_every_row_stands
         pieces, bounds = np.load(out / "pieces.npy"), np.load(out / "bounds.npy")
         table = pl.read_parquet(out / "data-00000.parquet")
         named = [(source["asset"], source["partition"]) for source in json.loads((out / "sources.json").read_text())["sources"]]
+        held = (
+            [named[source] + (row,) for source, row in np.load(out / "held_out_pieces.npy")[["source", "row"]].tolist()] if held_out else []
+        )
     budget = budgets[-1]
     assert len(bounds) - 1 == budget // LENGTH == statistics["num_sequences"]
     filled = np.add.reduceat(pieces["count"], bounds[:-1], dtype=np.int64)
@@ -125,6 +128,8 @@ def test_every_token_of_the_budget_is_trained_on_or_padding_and_every_row_stands
     assert sum(part["num_tokens"] for part in parts.values()) == statistics["num_trained_tokens"]
     assert sum(part["cut_tokens"] for part in parts.values()) == statistics["cut_tokens"]
 
+    hidden = {int(indices[asset, shard]().documents[row]) for asset, shard, row in held}
+    assert len(hidden) == held_out
     trained = Counter[tuple[str, str, int]]()
     for source, row, begin, count in pieces.tolist():
         assert 0 <= begin < begin + count
@@ -135,10 +140,11 @@ def test_every_token_of_the_budget_is_trained_on_or_padding_and_every_row_stands
         whole_passes, rest = divmod(passes, part["available_tokens"])
         for source in table.filter(component=component.label).to_dicts():
             where = source["asset"], source["partition"]
-            lengths, left_out = rows_of(indices, *where, component), left_out_of(indices, *where, component, mixture)
+            lengths, left_out = rows_of(indices, *where, component), left_out_of(indices, *where, component, mixture, hidden)
             left = source["available_documents"] + source["augmented_documents"] + source["held_out_documents"]
             assert left == len(lengths)
             assert not any(trained[*where, row] for row in left_out)
+            assert source["augmented_documents"] + source["held_out_documents"] == len(left_out)
             assert sum(trained[*where, row] for row in lengths) == source["num_tokens"]
             for row, length in lengths.items():
                 times = -(-trained[*where, row] // length)
@@ -171,10 +177,21 @@ def rows_of(indices: Indices, asset: str, shard: str, component: Component) -> d
     return {row: tokens for row, tokens in rows.items() if read.components[read.component[row]] == component.component}
 
 
-def left_out_of(indices: Indices, asset: str, shard: str, component: Component, mixture: list[Component]) -> set[int]:
-    """Raw rows whose documents stand in augmented texts of the arm."""
-    if asset != "tokenized_raw":
+def left_out_of(indices: Indices, asset: str, shard: str, component: Component, mixture: list[Component], hidden: set[int]) -> set[int]:
+    """Rows that hold documents held out, and raw ones whose documents stand in augmented texts of the arm."""
+    if not component.holds_documents:
         return set()
+    out = {row for row, documents in enumerate(documents_of(indices, asset, shard)) if documents & hidden}
+    if asset != "tokenized_raw":
+        return out
     holders = [component] if component.component == "corpus" else [c for c in mixture if c.component == "augmented" and c.takes(shard)]
-    chosen = {int(d) for c in holders if c.pair_set for d in indices[f"{c.pair_set}/tokenized_augmented", shard]().documents}
-    return {row for row, document in enumerate(indices[asset, shard]().documents) if int(document) in chosen}
+    texts = [text for c in holders if c.pair_set for text in documents_of(indices, f"{c.pair_set}/tokenized_augmented", shard)]
+    chosen = set().union(*(text for text in texts if not text & hidden))
+    return out | {row for row, documents in enumerate(documents_of(indices, asset, shard)) if documents & chosen}
+
+
+def documents_of(indices: Indices, asset: str, shard: str) -> list[set[int]]:
+    """The hashes of the documents of each row."""
+    index = indices[asset, shard]()
+    ends = np.cumsum(index.num_documents, dtype=np.int64)
+    return [{int(name) for name in index.documents[end - count : end]} for end, count in zip(ends, index.num_documents, strict=True)]

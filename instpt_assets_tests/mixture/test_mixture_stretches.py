@@ -98,6 +98,23 @@ def test_best_fit_makes_exactly_the_sequences_of_the_budget_and_cuts_only_longer
     assert 0.4 < full.mean() < 0.6
 
 
+@pytest.mark.parametrize("size", [7, 100])
+def test_documents_packed_in_groups_make_the_same_number_of_sequences(
+    size: int, indices: Indices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups may make a few sequences more or less than all documents together."""
+    mixture = [CORPUS, Component(component="tuning", ratio=0.2)]
+    monkeypatch.setattr("instpt_assets.mixture.stretches._PACKED_TOGETHER", size)
+    statistics = build(tmp_path / "out", mixture, indices, packing="best_fit", extended_from=[15 * BATCH])
+    assert len(np.load(tmp_path / "out/bounds.npy")) - 1 == 40 * BATCH // LENGTH
+    trained, cut = statistics["num_trained_tokens"], statistics["cut_tokens"]
+    assert trained == np.load(tmp_path / "out/pieces.npy")["count"].sum() == 40 * BATCH - statistics["padding_tokens"]
+    tuning = statistics["components"]["tuning"]
+    assert tuning["num_tokens"] + tuning["cut_tokens"] == pytest.approx(0.2 * (trained + cut), abs=90)
+    times = Counter(row for _, partition, row in drawn(tmp_path / "out") if partition == "papers--1")
+    assert max(times.values()) == 1
+
+
 def test_sequences_too_many_are_left_out_with_the_fewest_tokens_and_told(tmp_path: Path) -> None:
     """Every document fills three sequences and a bit: no number of them makes exactly 8 sequences."""
     indices = {("tokenized_raw", "c--0"): rows([3 * LENGTH + 40] * 20, document_ids(0, 20))}
@@ -186,16 +203,32 @@ def sources(out: Path) -> list[dict[str, str]]:
     return json.loads((out / "sources.json").read_text())["sources"]
 
 
-def test_shards_of_which_nothing_is_left_are_not_named(indices: dict[tuple[str, str], Callable[[], RowIndex]], tmp_path: Path) -> None:
-    """So that training fetches no token of them: where all documents are augmented, none of the raw ones."""
+def test_documents_whose_text_holds_one_held_out_stand_raw_and_shards_of_which_nothing_is_left_are_not_named(
+    indices: dict[tuple[str, str], Callable[[], RowIndex]], tmp_path: Path
+) -> None:
+    """Where all documents are augmented, training fetches no token of raw ones but of those shards."""
     for number, shard in enumerate(("news--0", "news--1", "papers--0", "papers--1")):
         ids = document_ids(number, 300)
         indices[("synthesized/tokenized_augmented", shard)] = rows([400] * 100, ids.reshape(100, 3).tolist())
-    statistics = build(tmp_path / "out", [Component(component="corpus", pair_set="synthesized")], indices, held_out_documents=2)
-    assert statistics["components"]["corpus (synthesized)"]["augmented_documents"] == 4 * 300 - 2
+    statistics = build(tmp_path / "out", [Component(component="corpus", pair_set="synthesized")], indices, 200, held_out_documents=2)
+    part = statistics["components"]["corpus (synthesized)"]
+    assert part["repetition"] > 1
     named = [(source["asset"], source["partition"]) for source in sources(tmp_path / "out")]
-    raw = [partition for asset, partition in named if asset == "tokenized_raw"]
-    assert 1 <= len(raw) <= 2
     pieces = np.load(tmp_path / "out/held_out_pieces.npy")
-    assert {named[source] for source in pieces["source"]} == {("tokenized_raw", partition) for partition in raw}
-    assert {named[source][0] for source in np.load(tmp_path / "out/pieces.npy")["source"]} == {"synthesized/tokenized_augmented"}
+    held_out = {(*named[source], row) for source, row in zip(pieces["source"], pieces["row"].tolist(), strict=True)}
+    texts = {(shard, row // 3) for _, shard, row in held_out}
+    assert part["augmented_documents"] == 4 * 300 - 3 * len(texts)
+    assert part["held_out_documents"] == len(held_out) + len(texts)
+    trained = set(drawn(tmp_path / "out"))
+    siblings = {("tokenized_raw", shard, 3 * row + place) for shard, row in texts for place in range(3)} - held_out
+    assert {each for each in trained if each[0] == "tokenized_raw"} == siblings
+    assert not {each[1:] for each in trained if each[0] != "tokenized_raw"} & texts
+    assert {source for source in named if source[0] == "tokenized_raw"} == {each[:2] for each in held_out}
+
+
+def test_far_too_little_data_is_told_at_once(tmp_path: Path) -> None:
+    """However many passes the budget would take: none is made."""
+    indices = {("tokenized_raw", "c--0"): rows([10] * 20, document_ids(0, 20))}
+    for packing in ("concatenate", "best_fit"):
+        with pytest.raises(ValueError, match=r"component 'corpus' has 20 documents with 200 tokens and would need .* add shards"):
+            build(tmp_path / packing, [CORPUS], indices, 10**9, packing=packing)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from instpt_assets.mixture.packing import Packed, best_fit, concatenate, num_best_fit_sequences
+from instpt_assets.mixture.packing import Packed, best_fit, concatenate, num_best_fit_sequences, piece_lengths
 
 
 def room_left(tokens: list[int], length: int) -> list[int]:
@@ -41,7 +41,7 @@ def test_best_fit_fills_sequences_as_the_plain_algorithm_does_with_every_token_o
     tokens = rng.integers(1, int(rng.integers(2, 150)), int(rng.integers(0, 120)))
     packed = best_fit(tokens, length)
     assert sorted(length - size for size in filled(packed)) == room_left(tokens.tolist(), length)
-    assert num_best_fit_sequences(tokens, length) == len(packed.bounds) - 1
+    assert num_best_fit_sequences(piece_lengths(tokens, length)) == len(packed.bounds) - 1
     assert all((seen == 1).all() for seen in times_seen(packed, tokens))
     # Cut are only documents that are longer than a sequence, and those at its multiples.
     assert (packed.begin % length == 0).all()
@@ -73,5 +73,5 @@ def test_packing_depends_on_the_documents_alone() -> None:
 def test_millions_of_documents_cost_the_work_of_their_lengths() -> None:
     """A decision a document would take minutes here."""
     tokens = np.random.default_rng(0).integers(1, 1000, 2_000_000)
-    num_sequences = num_best_fit_sequences(tokens, 1024)
+    num_sequences = num_best_fit_sequences(piece_lengths(tokens, 1024))
     assert tokens.sum() / 1024 <= num_sequences < 1.01 * tokens.sum() / 1024 + 1
