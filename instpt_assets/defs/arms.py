@@ -114,8 +114,9 @@ def _mixture(project: Project, name: str, arm: Arm, seeds: dg.StaticPartitionsDe
 def _mix(project: Project, spec: Spec, inputs: Inputs, out: Path) -> dict[str, Any]:
     name = spec.asset.split("/")[0]
     arm, recipe = project.recipe.arms[name], spec.recipe
-    # The index copies no token; through this list its digest follows its sources'.
-    sources = [{"asset": i.asset, "partition": i.partition, "digest": i.digest} for i in spec.inputs]
+    # The index copies no token; through this list its digest follows its sources', in whatever order their shards were registered.
+    inputs_in_order = sorted(spec.inputs, key=lambda each: (each.asset, each.partition))
+    sources = [{"asset": i.asset, "partition": i.partition, "digest": i.digest} for i in inputs_in_order]
     (out / "inputs.json").write_text(json.dumps(sources, indent=1) + "\n", encoding="utf-8")
     statistics = build_mixture(
         arm.mixture,
