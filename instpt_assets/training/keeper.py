@@ -87,7 +87,8 @@ class Keeper:
             for name in self._due(len(notes["log"])):
                 self._put(name, partial(release, path / name))
         dist.barrier()
-        return {**notes, "extended_from_step": len(notes["log"])}
+        own = notes["fingerprint"] == self.fingerprint  # kept before a kill
+        return notes if own else {**notes, "extended_from_step": len(notes["log"])}
 
     def _is_own(self, _: Path, notes: Mapping[str, Any]) -> bool:
         assert self.states is not None
@@ -134,9 +135,21 @@ class Keeper:
 
     def statistics(self) -> dict[str, Any]:
         """Statistics: resumed_from_step, extended_from_step (0: none); not_extended: why, where the recipe names earlier budgets."""
-        why = None if self.extended_from_step else why_from_the_start(self.lineage, self.optimization, self._missing)
+        why = self._why_not_extended()
         steps = {"resumed_from_step": self.resumed_from_step, "extended_from_step": self.extended_from_step}
         return steps if why is None else {**steps, "not_extended": why}
+
+    def beginning(self) -> str:
+        """Where this process begins, in words."""
+        num_steps = f"{self.optimization.num_steps:,}"
+        if self.resumed_from_step:
+            whose = ", which a training with another budget did" if self.resumed_from_step == self.extended_from_step else ""
+            return f"goes on after step {self.resumed_from_step:,} of {num_steps}{whose}"
+        why = self._why_not_extended()
+        return f"begins with step 1 of {num_steps}" + (f": {why}" if why else "")
+
+    def _why_not_extended(self) -> str | None:
+        return None if self.extended_from_step else why_from_the_start(self.lineage, self.optimization, self._missing)
 
     def close(self) -> None:
         """Wait until what was saved is where a rerun on another machine would look for it."""

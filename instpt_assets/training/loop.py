@@ -135,6 +135,7 @@ def train(
         state_folder=state_folder,
         card=card,
     )
+    monitor.say(keeper.beginning())
     prepared = batches(source, plan, keeper.resumed_from_step, rank=rank, num_processes=num_processes, vocab_size=vocab_size)
 
     with _termination() as terminated, monitor, closing(keeper), closing(prepared):

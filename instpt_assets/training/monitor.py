@@ -88,7 +88,7 @@ class Monitor:
         try:
             self._event_files = EventFiles(self._live / FOLDER, lines)
         except Exception as error:  # the package is missing or does not fit its own; the training needs neither
-            self._say(f"no TensorBoard event files: {_first_line(error)}")
+            self.say(f"no TensorBoard event files: {_first_line(error)}")
 
     def _open_weights_and_biases(self, card: Card | None) -> None:
         if card is None or not is_set_up():
@@ -97,9 +97,9 @@ class Monitor:
         try:
             self._weights_and_biases = WeightsAndBiases(name=card.name, run_id=card.identity, config=config, resumed=self._num_before > 0)
         except Exception as error:  # likewise
-            self._say(f"not in Weights & Biases: {_first_line(error)}")
+            self.say(f"not in Weights & Biases: {_first_line(error)}")
         else:
-            self._say(f"in Weights & Biases: {self._weights_and_biases.place}")
+            self.say(f"in Weights & Biases: {self._weights_and_biases.place}")
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +182,7 @@ class Monitor:
             act(self._weights_and_biases)
         except Exception as error:  # likewise
             self._weights_and_biases = None
-            self._say(f"no longer in Weights & Biases: {_first_line(error)}")
+            self.say(f"no longer in Weights & Biases: {_first_line(error)}")
 
     def _hint(self, seconds_left: float) -> None:
         """Tell once how to watch a training that takes long enough for it."""
@@ -190,14 +190,16 @@ class Monitor:
             return
         self._hinted = True
         folder = (self._live / FOLDER).absolute()
-        self._say(f"to watch it: tensorboard --logdir {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}")
+        self.say(f"to watch it: tensorboard --logdir {folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}")
 
     def _write_times(self) -> None:
         append_times(self._times[self._num_written :], self._live)
         self._num_written = len(self._times)
 
-    def _say(self, text: str) -> None:
-        self._progress({"kind": "progress", "note": text})
+    def say(self, text: str) -> None:
+        """Tell the run something in words; nothing but on the first process."""
+        if self._first:
+            self._progress({"kind": "progress", "note": text})
 
     def _speed(self, times: Sequence[StepTime]) -> dict[str, float]:
         seconds = max(sum(time.seconds for time in times), 1e-9)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,15 @@ def test_another_decay_goes_on_from_the_same_state(tmp_path: Path) -> None:
     pretrained(small, optimization(8, **WSD))
     other = pretrained(small, optimization(8, **{**WSD, "decay_shape": "linear", "final_learning_rate_fraction": 0.0}))
     assert other.manifest.statistics["extended_from_step"] == 6
+
+
+def test_a_killed_training_goes_on_from_the_state_that_it_kept_for_larger_budgets(tmp_path: Path) -> None:
+    small = small_store(Store(str(tmp_path / "store")), tmp_path)
+    first = pretrained(small, optimization(8, **WSD))
+    shutil.rmtree(tmp_path / "store" / first.manifest.asset)
+    again = pretrained(small, optimization(8, **WSD))
+    assert (again.manifest.statistics["resumed_from_step"], again.manifest.statistics["extended_from_step"]) == (6, 0)
+    assert files(again) == files(first)
 
 
 def test_trainings_with_other_settings_or_another_start_have_nothing_in_common() -> None:

@@ -49,8 +49,10 @@ def test_interrupted_training_ends_in_the_same_bytes(run, tmp_path, dtype):
     state = tmp_path / "state"
     with pytest.raises(Interrupted):
         run("cut", recipe=recipe, checkpoint_steps=[3], state_folder=state, save_seconds=0.0, source=InterruptedSource(5))
-    statistics, resumed = run("resumed", recipe=recipe, checkpoint_steps=[3], state_folder=state, save_seconds=0.0)
+    said = []
+    statistics, resumed = run("resumed", recipe=recipe, checkpoint_steps=[3], state_folder=state, save_seconds=0.0, progress=said.append)
     assert statistics["resumed_from_step"] == 5
+    assert said[0]["note"] == "goes on after step 5 of 8"
     assert contents(resumed) == contents(whole)
 
 
