@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from instpt_assets.mixture.arrays import TokenizedRows
 
 _SHOWN_TOKENS = 24
+_CUT_TOKENS = 16  # as many columns fit into a dialog of the UI
 _SHOWN_ROWS = 5
 
 
@@ -89,14 +90,14 @@ def row_statistics(rows: "TokenizedRows") -> dict[str, Any]:
 
 
 def _cut(encoder: Encoder, ids: Sequence[int]) -> list[str]:
-    shown = ids[:_SHOWN_TOKENS]
+    shown = ids[:_CUT_TOKENS]
     texts = [_token(encoder, number) for number in shown]
     return markdown_table(("", *map(str, range(len(shown)))), [["**token**", *texts], ["**id**", *map(str, shown)]])
 
 
 def _token(encoder: Encoder, number: int) -> str:
-    """A token's text in quotes, so that blanks are seen."""
-    return markdown_cell(f'"{encoder.tokenizer.decode([number], skip_special_tokens=False)}"')
+    """A token's text in quotes, so that blanks are seen, and no line breaks at them."""
+    return markdown_cell(f'"{encoder.tokenizer.decode([number], skip_special_tokens=False)}"').replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _write(folder: Path, lines: Sequence[str]) -> None:

@@ -89,7 +89,7 @@ def test_statistics_add_up_and_the_preview_shows_the_longest_rows_and_the_first_
     preview = (tmp_path / "out/logs/preview.md").read_text()
     assert f"**{statistics['num_tokens']:,} tokens** in 5 rows" in preview
     assert f"c--0/4 | {tokens.max():,} | 5,000 |" in preview
-    assert '" returns" | " a" | " copy" | "." | "&#60;/s&#62;" |' in preview
+    assert '" returns" | " a" | " copy" | "." | "&#60;/s&#62;" |' in preview.replace("\N{NO-BREAK SPACE}", " ")
     write_preview(tmp_path / "out")
     assert (tmp_path / "out/logs/preview.md").read_text() == preview, "the general preview of a table does not replace it"
 
