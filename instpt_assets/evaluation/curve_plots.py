@@ -27,6 +27,7 @@ def plot_curves(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     about = {row.task: row for row in visible}
     columns = min(_MAX_COLUMNS, len(tasks))
@@ -54,6 +55,7 @@ def plot_curves(
             if points:
                 handles[arm] = line
         panel.margins(y=0.12)
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         if metric.is_share:
             bound_shares(panel)
         better = "lower is better ↓" if metric.lower_is_better else "higher is better ↑"
