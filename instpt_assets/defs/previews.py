@@ -45,7 +45,7 @@ def describe(artifact: Artifact, reused: bool) -> dict[str, Any]:
     manifest = artifact.manifest
     metadata: dict[str, Any] = dict(_pages(artifact))
     metadata["reused"] = reused
-    statistics = dict(manifest.statistics)
+    statistics = {name: _readable(value) for name, value in manifest.statistics.items()}
     rows = statistics.pop("num_rows", None)
     if rows is not None:
         metadata["dagster/row_count" if manifest.partition == "all" else "dagster/partition_row_count"] = rows
@@ -69,12 +69,13 @@ def _checkpoint(artifact: Artifact) -> Mapping[str, dg.MetadataValue]:
 
 def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
     """Markdown files and plots at the top of an artifact (or among its logs) and the card of a model, as Markdown."""
-    pages = {}
+    pages: dict[str, dg.MarkdownMetadataValue] = {}
+    card: dict[str, dg.MarkdownMetadataValue] = {}
     for file in artifact.manifest.files:
         path = PurePosixPath(file.name)
         if file.name == MODEL_CARD:
             text = artifact.file(file.name).read_text(encoding="utf-8")
-            pages["model_card"] = dg.MetadataValue.md(text.split("\n---\n", 1)[1])  # behind the YAML, which is for the hub
+            card["model_card"] = dg.MetadataValue.md(text.split("\n---\n", 1)[1])  # behind the YAML, which is for the hub
         if str(path.parent) not in (".", "logs"):
             continue
         if path.suffix == ".md":
@@ -85,7 +86,16 @@ def _pages(artifact: Artifact) -> Mapping[str, dg.MarkdownMetadataValue]:
             shown = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
             too_large = f"too large to show here ({len(picture) / 1e3:.0f} kB): `{artifact.url}/{file.path}`"
             pages[f"{path.stem}_plot"] = dg.MetadataValue.md(f"![{path.stem}]({shown})" if len(picture) <= PLOT_BYTES else too_large)
-    return pages
+    return {**pages, **card}
+
+
+def _readable(value: Any) -> Any:
+    """Numbers to six digits, at any depth; the manifest has them in full."""
+    if isinstance(value, float):
+        return round(value, 1) if abs(value) >= 100_000 else float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _readable(each) for name, each in value.items()}
+    return [_readable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _picture(png: bytes) -> bytes:

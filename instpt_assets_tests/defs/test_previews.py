@@ -37,12 +37,12 @@ def test_a_reused_artifact_is_described_without_its_data(tmp_path: Path) -> None
 
 
 def test_what_is_looked_for_first_stands_before_other_counts_and_can_be_plotted(tmp_path: Path) -> None:
-    statistics = {"a_count": 1, "tokens_per_second": 5.5, "accepted_share": 0.5, "reused_chains": 0, "status": {"ok": 1}}
+    statistics = {"a_count": 1, "tokens_per_second": 1234567.891, "accepted_share": 0.1 / 0.3, "reused_chains": 0, "status": {"ok": 1 / 3}}
     shown = list(describe(make(tmp_path, lambda out: (out / "any").touch(), **statistics), reused=False).items())
-    plain = [("tokens_per_second", 5.5), ("accepted_share", 0.5), ("reused_chains", 0), ("a_count", 1)]
+    plain = [("tokens_per_second", 1234567.9), ("accepted_share", 0.333333), ("reused_chains", 0), ("a_count", 1)]
     start = shown.index(plain[0])
     assert shown[start : start + 4] == plain
-    assert shown[-1][0] == "status"
+    assert shown[-1][0] == "status" and shown[-1][1].value == {"ok": 0.333333}
 
 
 @pytest.mark.parametrize(("size", "fits"), [((300, 300), True), ((900, 900), False)])

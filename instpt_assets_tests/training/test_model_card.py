@@ -63,7 +63,7 @@ def test_a_repeated_training_has_the_same_digest_though_its_logs_differ(tmp_path
     shown = describe(artifact, reused=False)
     assert "training_plot" in shown and Path(shown["checkpoint"].value, "model.safetensors").exists()
     assert shown["model_card"].value.strip().startswith("# vanilla seed-0")
-    figures = ["final_loss", "steps", "tokens", "tokens_per_second", "training_seconds", "resumed_from_step"]
+    figures = ["training_plot", "model_card", "final_loss", "steps", "tokens", "tokens_per_second", "training_seconds", "resumed_from_step"]
     assert [name for name in shown if name in figures] == figures
 
 
