@@ -11,7 +11,6 @@ from instpt_assets.mixture.drawing import Drawing, Drawn
 from instpt_assets.mixture.stretches import SequenceWriter
 from instpt_assets.store.preview import markdown_cell, markdown_table
 
-PAGE = "mixture.md"
 _BAR = 20
 """Characters of a bar that stands for everything."""
 _SHOWN_SHARDS = 20

@@ -2,7 +2,6 @@
 
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,20 +15,6 @@ _SPARE_FILES = 512
 """File descriptors left to the rest of the process."""
 _NAMED = 6
 """Rows that a description names."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of a row that stands in a training sequence."""
-
-    asset: str
-    partition: str
-    row: int
-    row_id: str
-    document_ids: tuple[str, ...]
-    begin: int
-    """First token, counted from the row's begin."""
-    num_tokens: int
 
 
 class MixtureSequences:
@@ -79,15 +64,6 @@ class MixtureSequences:
             labels[filled:] = NO_LOSS
             return TrainingSequence(ids, labels, starts=np.concatenate([[0], ends]))
         return TrainingSequence(ids, labels, starts=np.concatenate([[0], ends[:-1]]))
-
-    def trace(self, index: int) -> list[Piece]:
-        """Where the tokens of a sequence come from, in order."""
-        pieces: list[Piece] = []
-        for source, row, begin, count in self._index.of_sequence(index).tolist():
-            row_id, document_ids = (self._rows(source).column(name)[row].as_py() for name in ("row_id", "document_ids"))
-            asset, partition = self._index.sources[source]
-            pieces.append(Piece(asset, partition, row, row_id, tuple(document_ids), begin, count))
-        return pieces
 
     def describe(self, index: int) -> str:
         """The first rows (documents, augmented texts, instructions) in the sequence, where they lie, and how many more there are."""

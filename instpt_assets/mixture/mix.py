@@ -29,6 +29,7 @@ from instpt_assets.mixture.packing import best_fit
 from instpt_assets.mixture.row_index import Indices
 from instpt_assets.mixture.stretches import SequenceWriter, write_best_fit, write_concatenated
 from instpt_assets.recipe.arms import Component
+from instpt_assets.store.preview import PREVIEW
 
 TABLE = "data-00000.parquet"
 
@@ -71,7 +72,7 @@ def build_mixture(
     Raises:
         ValueError: a component holds too little, or artifacts do not fit together; the message says what can be done.
     """
-    from instpt_assets.mixture.accounting import PAGE, component_statistics, page, source_table
+    from instpt_assets.mixture.accounting import component_statistics, page, source_table
 
     started = monotonic()
     if batch_tokens % sequence_length:
@@ -120,8 +121,9 @@ def build_mixture(
         "num_held_out_documents": held_out.num_documents,
         "components": component_statistics(table),
     }
-    text = page(statistics, table, held_out, packing=packing, sequence_length=sequence_length)
-    (out / PAGE).write_text(text, encoding="utf-8")
+    preview = out / PREVIEW  # among the logs: its words are no content
+    preview.parent.mkdir(exist_ok=True)
+    preview.write_text(page(statistics, table, held_out, packing=packing, sequence_length=sequence_length), encoding="utf-8")
     return {**statistics, "seconds": monotonic() - started}
 
 

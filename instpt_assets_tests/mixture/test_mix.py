@@ -20,6 +20,7 @@ from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.mixture.row_index import folder_indices
 from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.training import Optimization
+from instpt_assets.store.preview import PREVIEW
 
 LENGTH, BATCH = 16, 64
 EOS = 0
@@ -239,7 +240,7 @@ def test_the_seed_decides_the_order_and_nothing_else_does(raw: dict[str, Path], 
     build(tmp_path / "a", [corpus()], raw)
     build(tmp_path / "b", [corpus()], dict(reversed(raw.items())))
     build(tmp_path / "c", [corpus()], raw, seed=1)
-    for name in ("pieces.npy", "bounds.npy", "sources.json", "data-00000.parquet", "mixture.md"):
+    for name in ("pieces.npy", "bounds.npy", "sources.json", "data-00000.parquet", PREVIEW):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert documents(tmp_path / "a") != documents(tmp_path / "c")
 
@@ -282,27 +283,6 @@ def test_a_document_drawn_early_from_its_component_does_not_stand_early_in_train
     places = [place for place, document in enumerate(documents(tmp_path / "half")) if document in quarter]
     assert len(places) == len(quarter) == 1000
     assert np.mean(places) == pytest.approx(1000, abs=60)
-
-
-def test_a_trace_names_the_rows_and_documents_of_a_sequence(raw: dict[str, Path], augmented: dict[str, Path], tmp_path: Path) -> None:
-    build(tmp_path / "out", [corpus("synthesized")], raw, augmented=augmented)
-    sources = folders(raw, augmented)
-    sequences = MixtureSequences(tmp_path / "out", sources)
-    named: set[str] = set()
-    for index in range(len(sequences)):
-        pieces = sequences.trace(index)
-        tokens = []
-        for piece in pieces:
-            folder = sources[piece.asset, piece.partition]
-            begin = np.load(folder / "offsets.npy")[piece.row] + piece.begin
-            tokens.append(np.load(folder / "tokens.npy")[begin : begin + piece.num_tokens])
-            row = pl.read_parquet(folder / "data-00000.parquet").row(piece.row, named=True)
-            assert (piece.row_id, list(piece.document_ids)) == (row["row_id"], row["document_ids"])
-            named.update(piece.document_ids)
-        assert np.array_equal(np.concatenate(tokens), sequences.sequence(index)[0])
-    assert any(len(piece.document_ids) == 2 for index in range(len(sequences)) for piece in sequences.trace(index))
-    with pytest.raises(IndexError):
-        sequences.sequence(len(sequences))
 
 
 def test_a_missing_source_is_named(raw: dict[str, Path], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.mixture.row_index import Indices, RowIndex
 from instpt_assets.recipe.arms import Component
+from instpt_assets.store.preview import PREVIEW
 from instpt_assets_tests.mixture.synthetic import rows
 
 LENGTH, BATCH = 128, 1024
@@ -191,7 +192,7 @@ def test_raw_leaves_out_what_an_augmented_component_holds_and_augmented_takes_te
 def test_the_page_tells_shares_passes_and_what_was_left_out(indices: Indices, tmp_path: Path) -> None:
     mixture = [CORPUS, Component(component="tuning", ratio=0.25)]
     statistics = build(tmp_path / "out", mixture, indices, packing="best_fit", held_out_documents=7)
-    page = (tmp_path / "out/mixture.md").read_text()
+    page = (tmp_path / "out" / PREVIEW).read_text()
     assert f"| **corpus** | {statistics['components']['corpus']['share']:.2%} | ███████████████░░░░░ |" in page
     assert "| █████░░░░░░░░░░░░░░░ |" in page  # a quarter
     assert f"| *padding* | {statistics['padding_tokens'] / 40960:.2%} |" in page

@@ -14,6 +14,7 @@ from instpt_assets.mixture.row_index import read_row_index, stored_indices
 from instpt_assets.recipe.arms import Component
 from instpt_assets.store.making import find_or_make
 from instpt_assets.store.manifest import Spec
+from instpt_assets.store.preview import PREVIEW
 from instpt_assets.store.store import Artifact, Store
 
 
@@ -74,7 +75,7 @@ def test_one_more_shard_reads_only_its_own_files_and_no_token(store: Store, tmp_
     assert mix("again") == []
     artifacts["tokenized_raw", "c--5"] = put(store, "c--5")
     assert mix("one_more") == [f"c--5/{name}" for name in files]
-    for name in ("pieces.npy", "mixture.md"):
+    for name in ("pieces.npy", PREVIEW):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
