@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -113,8 +114,10 @@ def is_intact(folder: Path) -> bool:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each file in the folder by its name, the record left out."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {name: _sha256(path) for path in files if (name := path.relative_to(folder).as_posix()) != RECORD}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files.pop(RECORD, None)
+    with ThreadPoolExecutor() as threads:  # a large model's state is a file a process, of many GB each
+        return dict(zip(files, threads.map(_sha256, files.values()), strict=True))
 
 
 def release(sealed: Path, target: Path) -> None:
