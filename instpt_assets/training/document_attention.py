@@ -31,8 +31,10 @@ def model_inputs(batch: MicroBatch, implementation: str) -> dict[str, Any]:
         return {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     positions = batch.position_ids.flatten()
     starts = torch.nonzero(positions == 0).flatten()
-    bounds = functional.pad(starts, (0, 1), value=len(positions)).to(torch.int32)
-    longest = int(bounds.diff().max())
+    # Filled up to a power of two with documents of no tokens, and the longest taken to be as long as a row: compiled layers are compiled
+    # anew for every other shape and number.
+    bounds = functional.pad(starts, (0, (1 << len(starts).bit_length()) - len(starts)), value=len(positions)).to(torch.int32)
+    longest = batch.position_ids.shape[1]
     # So transformers need not look for documents in each layer, which it does in batches of one row only.
     return {
         "input_ids": batch.input_ids.reshape(1, -1),

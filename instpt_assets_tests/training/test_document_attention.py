@@ -71,8 +71,8 @@ def test_flash_attention_is_told_where_documents_begin(monkeypatch):
 
     def attend(query, key, value, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, **_):
         assert torch.equal(cu_seqlens_q, cu_seqlens_k)
-        lengths = cu_seqlens_q.diff().tolist()
-        assert max_seqlen_q == max(lengths)
+        lengths = [length for length in cu_seqlens_q.diff().tolist() if length]
+        assert max_seqlen_q == LENGTH >= max(lengths) and len(cu_seqlens_q).bit_count() == 1  # few shapes to compile for
         parts = [[part.transpose(0, 1) for part in tensor.split(lengths)] for tensor in (query, key, value)]
         outputs = [functional.scaled_dot_product_attention(*part, is_causal=True) for part in zip(*parts, strict=True)]
         return torch.cat([output.transpose(0, 1) for output in outputs])
