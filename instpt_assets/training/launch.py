@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch.distributed.run import get_args_parser
 
 from instpt_assets.errors import UserError
@@ -215,6 +216,7 @@ def main() -> None:
         raise
     if first:
         _say({"kind": "done", "statistics": statistics})
+    dist.destroy_process_group()  # NCCL would complain, and might wait, at the end of the process
 
 
 if __name__ == "__main__":
