@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from light_project import CORPUS, WITH_PAIRS, LightProject, failure
 
+from instpt_assets.defs import arms as arm_assets
 from instpt_assets.defs import workers
 from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.plan import Plan
@@ -189,3 +190,17 @@ def test_what_decides_a_mixture_is_hashed_where_it_is_set(tmp_path: Path) -> Non
         **later,
         "extended_from": [1024],
     }
+
+
+def test_a_mixtures_files_follow_no_order_of_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = LightProject(tmp_path, "ab")
+    for shard in ("notes--a", "notes--b"):
+        put(light, "tokenized_raw", shard)
+    monkeypatch.setattr(arm_assets, "build_mixture", lambda *_, **__: {})
+    spec = light.project.plan().spec("vanilla/tokenized_mixture", "seed-0")
+    other_way = spec.model_copy(update={"inputs": spec.inputs[::-1]})
+    assert other_way.identity == spec.identity
+    for each, name in ((spec, "first"), (other_way, "second")):
+        (tmp_path / name).mkdir()
+        arm_assets._mix(light.project, each, {}, tmp_path / name)
+    assert (tmp_path / "first/inputs.json").read_bytes() == (tmp_path / "second/inputs.json").read_bytes()
