@@ -134,10 +134,10 @@ def write_checkpoint(
 
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
-    """Statistics of a model: num_parameters, num_trained_parameters (of them), vocab_size."""
+    """Statistics of a model: num_parameters (without adapters, which are merged into them in the end), num_trained_parameters, vocab_size."""
     weights = list(model.parameters())
     return {
-        "num_parameters": sum(weight.numel() for weight in weights),
+        "num_parameters": sum(weight.numel() for name, weight in model.named_parameters() if ".lora_" not in name),
         "num_trained_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
         "vocab_size": model.config.vocab_size,
     }
