@@ -109,9 +109,9 @@ class Documents:
             if (asset, partition) not in known:
                 self.sources.append(SourceRows(None, asset, partition, empty := np.empty(0, dtype=np.int32), empty))
         self.first = np.append(self.first, np.full(len(self.sources) + 1 - len(self.first), self.first[-1]))
+        holding = set(held_out.sources)
         needed = [
-            rows > 0 or (source.asset, source.partition) in held_out.sources
-            for rows, source in zip(np.diff(self.first), self.sources, strict=True)
+            rows > 0 or (source.asset, source.partition) in holding for rows, source in zip(np.diff(self.first), self.sources, strict=True)
         ]
         self.numbers: Ints = np.cumsum(needed) - 1
         self.named = [(source.asset, source.partition) for source, is_needed in zip(self.sources, needed, strict=True) if is_needed]

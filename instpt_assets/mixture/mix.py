@@ -129,7 +129,8 @@ def build_mixture(
 
 def _write_held_out(held_out: HeldOut, documents: Documents, sequence_length: int, out: Path) -> None:
     packed = best_fit(held_out.num_tokens, sequence_length)
-    sources = np.array([documents.named.index(source) for source in held_out.sources])
+    numbers = {source: number for number, source in enumerate(documents.named)}
+    sources = np.array([numbers[source] for source in held_out.sources])
     pieces = np.empty(len(packed.document), dtype=PIECE_DTYPE)
     pieces["source"] = sources[held_out.source[packed.document]]
     pieces["row"] = held_out.row[packed.document]
