@@ -71,13 +71,15 @@ def best_fit(tokens: Ints, sequence_length: int) -> Packed:
     fills = list(_fills(np.bincount(count, minlength=sequence_length + 1), sequence_length))
     bin_ = np.empty(len(document), dtype=np.int64)
     bin_[rank] = np.concatenate([np.repeat(np.arange(fill.first, fill.end), fill.each) for fill in fills] or [np.empty(0, np.int64)])
-    by_bin = np.argsort(bin_, kind="stable")
+    # By bin, then as given: sorting both in one number takes a fraction of a stable sort of indices.
+    keyed = np.sort(bin_ << 32 | np.arange(len(document)))
+    by_bin = keyed & 0xFFFFFFFF
     num_sequences = max((fill.end for fill in fills), default=0)
     return Packed(
         document=document[by_bin],
         begin=begin[by_bin],
         count=count[by_bin],
-        bounds=np.searchsorted(bin_[by_bin], np.arange(num_sequences + 1)),
+        bounds=np.searchsorted(keyed >> 32, np.arange(num_sequences + 1)),
     )
 
 
