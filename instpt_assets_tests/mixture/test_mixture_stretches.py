@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from instpt_assets.mixture.documents import Documents, hold_out
+from instpt_assets.mixture.drawing import Drawing
 from instpt_assets.mixture.mix import build_mixture
 from instpt_assets.mixture.row_index import Indices, RowIndex
 from instpt_assets.recipe.arms import Component
@@ -114,6 +117,17 @@ def test_documents_packed_in_groups_make_the_same_number_of_sequences(
     assert tuning["num_tokens"] + tuning["cut_tokens"] == pytest.approx(0.2 * (trained + cut), abs=90)
     times = Counter(row for _, partition, row in drawn(tmp_path / "out") if partition == "papers--1")
     assert max(times.values()) == 1
+
+
+def test_pieces_of_many_passes_are_counted_as_if_each_document_were_cut() -> None:
+    sizes = [1, 5, LENGTH - 1, LENGTH, LENGTH + 1, 2 * LENGTH, 3 * LENGTH + 40]
+    indices = {("tokenized_raw", "c--0"): rows(sizes, document_ids(0, len(sizes)))}
+    drawing = Drawing([CORPUS], Documents([CORPUS], indices, hold_out(indices, 0), seed=0))
+    for begin, end in combinations(range(40), 2):
+        tokens = [drawing.documents.num_tokens[place] for _, places in drawing.passes[0].draws(begin, end) for place in places]
+        expected = Counter(min(LENGTH, size - first) for size in tokens for first in range(0, size, LENGTH))
+        counted = drawing.pieces_between((begin,), (end,), LENGTH)
+        assert {length: count for length, count in enumerate(counted.tolist()) if count} == expected
 
 
 def test_sequences_too_many_are_left_out_with_the_fewest_tokens_and_told(tmp_path: Path) -> None:
