@@ -61,6 +61,6 @@ def _tell(text: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or ":" not in sys.argv[1]:
-        sys.exit("usage: python -m instpt_assets.training.join host:port")
+        sys.exit("usage: python -m instpt_assets.training.join host:port (make join RENDEZVOUS=host:port)")
     with suppress(KeyboardInterrupt):
         serve(sys.argv[1])
