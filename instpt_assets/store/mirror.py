@@ -66,14 +66,17 @@ class Mirror:
             shutil.rmtree(aside, ignore_errors=True)
 
     def put(self, name: str, replacing: str | None = None) -> None:
-        """Upload a folder in the background.
+        """Upload a folder in the background, unless the same is there; not after `close`.
 
         Args:
             name: of the folder.
             replacing: names that begin so and come before `name` are not uploaded if they still wait, and are removed when it is there.
         """
+        if self._closing:
+            return
         aside = write_aside(self._folder)
         snapshot = aside / name  # its files stay though the folder is removed meanwhile
+        shutil.copyfile(self._folder / name / RECORD, aside / RECORD)
         release(self._folder / name, snapshot)
         with self._changed:
             for waiting in list(self._waiting):
@@ -122,19 +125,21 @@ class Mirror:
             return True
 
     def _upload(self, name: str, snapshot: Path, replacing: str | None) -> None:
-        fs, nonce = self._store.fs, uuid.uuid4().hex[:12]
-        for path in sorted(path for path in snapshot.rglob("*") if path.is_file()):
-            target = self._store.path(name, nonce, path.relative_to(snapshot).as_posix())
-            if self._store.is_local:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-            fs.put_file(str(path), target)
-        before = self._store.read_text(self._store.path(name, RECORD))
-        self._store.write_text(self._store.path(name, RECORD), json.dumps({"folder": nonce, "files": digests(snapshot)}))
+        record, nonce = self._store.path(name, RECORD), uuid.uuid4().hex[:12]
+        files = json.loads((snapshot.parent / RECORD).read_text(encoding="utf-8"))
+        before = json.loads(self._store.read_text(record) or "{}")
         gone = [self._store.path(older) for older in self.names() if _is_replaced(older, name, replacing)]
-        gone += [self._store.path(name, json.loads(before)["folder"])] if before else []
+        if before.get("files") != files:
+            for file in files:
+                target = self._store.path(name, nonce, file)
+                if self._store.is_local:
+                    Path(target).parent.mkdir(parents=True, exist_ok=True)
+                self._store.fs.put_file(str(snapshot / file), target)
+            self._store.write_text(record, json.dumps({"folder": nonce, "files": files}))
+            gone += [self._store.path(name, before["folder"])] if before else []
         for folder in gone:
             with suppress(FileNotFoundError):
-                fs.rm(folder, recursive=True)
+                self._store.fs.rm(folder, recursive=True)
 
 
 def _is_replaced(older: str, name: str, replacing: str | None) -> bool:

@@ -53,9 +53,11 @@ class SealedFolders:
     def find(self, name: str) -> Path | None:
         """The folder of that name, if it is intact; fetched from the URL where only that has it so."""
         path = self.folder / name
-        if is_intact(path) or (self._mirror is not None and self._mirror.fetch(name)):
+        if is_intact(path):
+            if self._mirror is not None:
+                self._mirror.put(name)  # a kill may have cut its upload short
             return path
-        return None
+        return path if self._mirror is not None and self._mirror.fetch(name) else None
 
     def seal(self, aside: Path, name: str, *, replacing: str | None = None) -> None:
         """Give a folder that `write_aside` made its name.

@@ -74,6 +74,16 @@ def test_a_folder_that_is_damaged_here_is_fetched_again(url: str, tmp_path: Path
     assert found is not None and (found / "inner/weights").read_text() == "one"
 
 
+def test_what_a_kill_kept_from_the_store_is_uploaded_when_it_is_found_again(url: str, tmp_path: Path) -> None:
+    killed = SealedFolders(tmp_path / "here")
+    killed.seal(written(killed, "one"), "checkpoint-1")
+    here = SealedFolders(killed.folder, url)
+    assert here.find("checkpoint-1") is not None
+    here.close()
+    there = SealedFolders(tmp_path / "there", url).find("checkpoint-1")
+    assert there is not None and (there / "inner/weights").read_text() == "one"
+
+
 def test_a_store_that_does_not_answer_costs_the_copy_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     here = SealedFolders(tmp_path / "here", str(tmp_path / "file/below"))
