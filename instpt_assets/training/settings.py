@@ -15,6 +15,10 @@ from instpt_assets.recipe.execution import TrainingExecution
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Fields of configurations whose models do more to the logits than their head."""
 
+_VARIANTS = 64
+"""So many times a layer's code is compiled: for each size of micro-batches, with gradients and without, for each kind of layer. Beyond its
+limit, by default 8, torch goes on uncompiled."""
+
 
 class ExecutionError(UserError):
     """An execution setting that this machine, or this model, cannot have; the message names it."""
@@ -44,6 +48,7 @@ def apply_settings(model: PreTrainedModel, execution: TrainingExecution, *, devi
     if execution.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if execution.compile:
+        torch._dynamo.config.recompile_limit = max(_VARIANTS, torch._dynamo.config.recompile_limit)
         for layer in decoder_layers(model):
             layer.compile(dynamic=False)
 

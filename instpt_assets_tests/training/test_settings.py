@@ -75,6 +75,14 @@ def test_compiled_layers_train_alike(checkpointing: bool) -> None:
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_may_have_more_sizes_of_micro_batches_than_torch_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    model = build_model(SHAPE, VOCAB_SIZE, seed=1, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    shard(model, join_processes("cpu"), torch.float32, TrainingExecution(compile=True))
+    assert torch._dynamo.config.recompile_limit >= 32
+
+
 @pytest.mark.slow
 def test_settings_change_nothing_with_two_processes_either(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module", __name__]
