@@ -58,7 +58,7 @@ def flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
 
 
 def peak_flops(device: Device, given_tflops: float | None = None) -> float | None:
-    """Peak of one process's device in FLOP/s.
+    """Peak of one process's device in FLOP/s, in bfloat16 unless it is given.
 
     Args:
         device: where models run.
@@ -78,8 +78,14 @@ def peak_flops(device: Device, given_tflops: float | None = None) -> float | Non
 
 
 def peak_tokens_per_second(
-    model: PreTrainedModel, sequence_length: int, *, device: Device, num_processes: int, given_tflops: float | None = None
+    model: PreTrainedModel,
+    sequence_length: int,
+    *,
+    device: Device,
+    dtype: torch.dtype,
+    num_processes: int,
+    given_tflops: float | None = None,
 ) -> float | None:
-    """The rate at which all processes would work at the peak of their devices; an observed rate divided by it is the MFU."""
-    peak = peak_flops(device, given_tflops)
+    """The rate at which all processes would work at the peak of their devices in that dtype; an observed rate divided by it is the MFU."""
+    peak = peak_flops(device, given_tflops) if dtype == torch.bfloat16 or given_tflops is not None else None
     return None if peak is None else num_processes * peak / flops_per_token(model, sequence_length)

@@ -121,7 +121,7 @@ def train(
     )
     lines = keeper.resume()
     peak = peak_tokens_per_second(
-        model, source.sequence_length, device=device, num_processes=num_processes, given_tflops=execution.peak_tflops
+        model, source.sequence_length, device=device, dtype=dtype, num_processes=num_processes, given_tflops=execution.peak_tflops
     )
     held_out_sequences = HeldOut(module, held_out, held_out_every_steps, optimization, execution, vocab_size, device)
     monitor = Monitor(

@@ -1,6 +1,9 @@
 """Operations of a token, against counts by hand."""
 
+from typing import Any
+
 import pytest
+import torch
 
 from instpt_assets.recipe.training import ModelShape
 from instpt_assets.training.flops import flops_per_token, peak_flops, peak_tokens_per_second
@@ -33,9 +36,13 @@ def test_frozen_weights_need_no_gradient():
 
 
 def test_a_peak_is_known_by_the_devices_name_or_given(monkeypatch):
-    assert peak_flops("cpu") is None and peak_tokens_per_second(model(True), T, device="cpu", num_processes=2) is None
-    rate = peak_tokens_per_second(model(True), T, device="cpu", num_processes=2, given_tflops=0.5)
+    two: dict[str, Any] = {"num_processes": 2, "dtype": torch.float32}
+    assert peak_flops("cpu") is None and peak_tokens_per_second(model(True), T, device="cpu", **two) is None
+    rate = peak_tokens_per_second(model(True), T, device="cpu", given_tflops=0.5, **two)
     assert rate == pytest.approx(2 * 0.5e12 / flops_per_token(model(True), T))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
+    assert peak_tokens_per_second(model(True), T, device="cuda", **two) is None, "the table's are peaks in bfloat16"
+    assert peak_tokens_per_second(model(True), T, device="cuda", **{**two, "dtype": torch.bfloat16}) is not None
     names = {"NVIDIA H200": 989, "NVIDIA H100 80GB HBM3": 989, "NVIDIA A100-SXM4-80GB": 312, "NVIDIA L40S": 362, "NVIDIA H100 PCIe": 756}
     for name, tflops in {**names, "NVIDIA A10": 125, "NVIDIA B200": 2250, "NVIDIA GH200 480GB": 989, "NVIDIA L4": 121}.items():
         monkeypatch.setattr("torch.cuda.get_device_name", lambda name=name: name)
