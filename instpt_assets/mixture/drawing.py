@@ -171,12 +171,15 @@ class Drawing:
             allowed = component.max_repetition * passes.num_tokens
             # A last document that crosses the end is no further pass.
             if passes.tokens_of(count - 1 if count else 0) >= round(allowed) and needed > allowed:
-                raise TooLittleData(self._too_often(component, passes, min(needed, num_tokens), num_tokens))
+                total = min(self.num_tokens(drawn), num_tokens)
+                raise TooLittleData(self._too_often(component, passes, min(needed, num_tokens), total, num_tokens))
 
-    def _too_often(self, component: Component, passes: Passes, needed: int, num_tokens: int) -> str:
+    def _too_often(self, component: Component, passes: Passes, needed: int, num_drawn: int, num_tokens: int) -> str:
         available, allowed = passes.num_tokens, int(component.max_repetition * passes.num_tokens)
         more = needed / component.max_repetition - available
-        budget = num_tokens - (needed - allowed) if component.ratio is None else int(allowed / component.ratio)
+        # Of each token that is drawn less, the component gives its share; padding takes its part of the budget.
+        share = component.ratio or 1 - sum(other.ratio or 0 for other in self.mixture)
+        budget = int(num_tokens * (1 - (needed - allowed) / share / num_drawn))
         lower = f"lower pretraining.optimization.token_budget to at most {max(0, budget):,}" + (", or its ratio" if component.ratio else "")
         data = "add shards" if component.holds_documents else "add examples"
         return (

@@ -203,6 +203,7 @@ def test_the_filler_repeats_where_data_is_short_and_says_how_often(raw: dict[str
     ("mixture", "component", "ways_out"),
     [
         ([corpus(max_repetition=1.5), tuning(repetition=1)], "corpus", "add shards of"),
+        ([corpus(max_repetition=1.5), tuning(ratio=0.2)], "corpus", "add shards of"),
         ([corpus(ratio=0.5), tuning(ratio=0.5, max_repetition=3)], "tuning", "add examples of"),
     ],
 )
