@@ -53,9 +53,9 @@ def _told_line(message: Mapping[str, Any]) -> str:
 
 def training_line(message: Mapping[str, Any]) -> str:
     """`vanilla/pretrained_checkpoint/seed-0: step 1,200 of 5,600, loss 2.914, held out 2.951, …, 41 % MFU, 14 min left`."""
-    parts = [f"step {message['step']:,} of {message['num_steps']:,}", f"loss {message['loss']:.4g}"]
+    parts = [f"step {message['step']:,} of {message['num_steps']:,}", f"loss {message['loss']:#.4g}"]
     if "held_out_loss" in message:
-        parts.append(f"held out {message['held_out_loss']:.4g}")
+        parts.append(f"held out {message['held_out_loss']:#.4g}")
     parts += [f"learning rate {message['learning_rate']:.2g}", f"gradient norm {message['gradient_norm']:.2g}"]
     parts.append(f"{message['tokens_per_second']:,.0f} tokens/s")
     if "mfu" in message:
