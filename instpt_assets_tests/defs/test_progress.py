@@ -93,9 +93,7 @@ STEP: dict[str, Any] = {
 def test_a_trainings_line_tells_what_is_known(recorder: Recorder) -> None:
     shown = Progress(recorder)  # type: ignore[arg-type]
     shown.tell(STEP)
-    shown.tell(
-        {**STEP, "asset": "instruction_synthesizer", "partition": "all", "held_out_loss": 2.95, "mfu": 0.412, "peak_gpu_gib": 61.25}
-    )
+    shown.tell({**STEP, "asset": "instruction_synthesizer", "partition": "all", "held_out_loss": 2.95, "mfu": 0.412, "peak_gpu_gib": 61.25})
     shown.tell({**STEP, "step": 5600, "data_wait_share": 0.2, "seconds_left": 0.0})
     assert recorder.lines == [
         "vanilla/pretrained_checkpoint/seed-0: step 1,200 of 5,600, loss 2.914, learning rate 0.00027, gradient norm 0.41, "
