@@ -210,7 +210,10 @@ def test_one_job_for_each_kind_of_partitions(tmp_path: Path) -> None:
 
 WRONG = [
     ({"colour": "red"}, "colour: unknown field"),
-    ({"arms": {"instruct": {"mixture": [{"component": "corpus", "pair_set": "nobody"}]}}}, "arms.instruct.mixture.0.pair_set: unknown 'nobody'"),
+    (
+        {"arms": {"instruct": {"mixture": [{"component": "corpus", "pair_set": "nobody"}]}}},
+        "arms.instruct.mixture.0.pair_set: unknown 'nobody'",
+    ),
     (
         {"arms": {"vanilla": {"mixture": [{"component": "corpus"}], "shards": ["missing--0000"]}}},
         "arms.vanilla.shards: 'missing--0000' names no corpus",
