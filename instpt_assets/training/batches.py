@@ -6,12 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from instpt_assets.errors import UserError
 from instpt_assets.mixture.sequences import NO_LOSS, Ints, SequenceSource, TrainingSequence
 from instpt_assets.recipe.training import Optimization
 
-__all__ = ["NO_LOSS", "MicroBatch", "Plan", "SequenceSource", "StepBatch", "TrainingSequence", "plan_steps", "read_sequence"]
+__all__ = ["NO_LOSS", "DoesNotFit", "MicroBatch", "Plan", "SequenceSource", "StepBatch", "TrainingSequence", "plan_steps", "read_sequence"]
 
 _CHECKED_SEQUENCES = 256
+
+
+class DoesNotFit(UserError, ValueError):
+    """Data, budget and model that do not go together; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,24 @@ def plan_steps(source: SequenceSource, optimization: Optimization, *, max_positi
     """Check the data against budget and model before the first step; a model without a window (ALiBi) has None.
 
     Raises:
-        ValueError: a step is no whole number of sequences, there are too few sequences, they are longer than the model's window, or
+        DoesNotFit: a step is no whole number of sequences, there are too few sequences, they are longer than the model's window, or
             hold tokens that the model does not know.
     """
     length = source.sequence_length
     if optimization.batch_tokens % length:
-        raise ValueError(f"batch_tokens {optimization.batch_tokens} is no multiple of sequence_length {length}")
+        raise DoesNotFit(f"batch_tokens {optimization.batch_tokens} is no multiple of sequence_length {length}")
     plan = Plan(optimization.num_steps, optimization.batch_tokens // length)
     needed = plan.num_steps * plan.step_sequences
     if len(source) < needed:
-        raise ValueError(f"{plan.num_steps} steps of {plan.step_sequences} sequences need {needed} sequences; the data has {len(source)}")
+        raise DoesNotFit(
+            f"{plan.num_steps} steps of {plan.step_sequences} sequences need {needed} sequences; the data has {len(source)}: add data, or lower "
+            "optimization.token_budget"
+        )
     if max_positions is not None and length > max_positions:
-        raise ValueError(f"sequence_length {length} is longer than the model's window of {max_positions} tokens (max_position_embeddings)")
+        raise DoesNotFit(
+            f"sequence_length {length} is longer than the model's window of {max_positions} tokens (max_position_embeddings): shorten "
+            "sequence_length, or take a model with a longer window"
+        )
     for index in range(0, needed, -(-needed // _CHECKED_SEQUENCES)):
         read_sequence(source, index, vocab_size)
     return plan
@@ -53,12 +64,12 @@ def read_sequence(source: SequenceSource, index: int, vocab_size: int) -> Traini
     """One sequence.
 
     Raises:
-        ValueError: a token is outside the model's vocabulary.
+        DoesNotFit: a token is outside the model's vocabulary.
     """
     sequence = source.sequence(index)
     low, high = int(sequence.ids.min()), int(sequence.ids.max())
     if low < 0 or high >= vocab_size:
-        raise ValueError(
+        raise DoesNotFit(
             f"sequence {index} holds token {high if high >= vocab_size else low}, but the model's vocabulary has {vocab_size}: "
             "the data was tokenized with another tokenizer than the model's"
         )

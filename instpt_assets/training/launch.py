@@ -22,7 +22,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.run import get_args_parser
 
-from instpt_assets.errors import UserError
+from instpt_assets.errors import UserError, told
 from instpt_assets.training.distributed import num_local_processes, set_threads
 from instpt_assets.training.job import TrainingJob, run_job
 from instpt_assets.training.monitor import Progress
@@ -212,7 +212,7 @@ def main() -> None:
         set_threads(job.execution.num_threads, int(os.environ["LOCAL_WORLD_SIZE"]))
         statistics = run_job(job, _say if first else lambda _: None)
     except Exception as error:
-        _say({"kind": "failed", "error": f"{type(error).__name__}: {error}", "is_loss": _is_loss(error)})
+        _say({"kind": "failed", "error": told(error), "is_loss": _is_loss(error)})
         raise
     if first:
         _say({"kind": "done", "statistics": statistics})

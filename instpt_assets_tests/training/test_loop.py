@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from instpt_assets.errors import UserError
 from instpt_assets.training.batches import StepBatch
 from instpt_assets.training.guards import Diverged
 from instpt_assets.training.log import read_log
@@ -94,7 +95,7 @@ def test_sequence_longer_than_the_window_stops(run):
     model = build_model(
         SHAPE.model_copy(update={"max_position_embeddings": LENGTH - 1}), VOCAB_SIZE, seed=1, bos_token_id=1, eos_token_id=2, pad_token_id=0
     )
-    with pytest.raises(ValueError, match=r"longer than the model's window of 31"):
+    with pytest.raises(UserError, match=r"longer than the model's window of 31 tokens .*: shorten sequence_length"):
         run(model=model)
 
 
