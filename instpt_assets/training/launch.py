@@ -89,7 +89,11 @@ def run_processes(
         processes = ["--nproc-per-node", str(num_local_processes(job.execution))]
         module = ["--module", "instpt_assets.training.launch", str(file)]
         command = [sys.executable, "-m", "torch.distributed.run", *_shutdown_timeout(job), *place, *processes, *module]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: _end_with_parent(signal.SIGTERM))
+        # torchrun's own default, named so that it prints no banner about it; the processes set their threads themselves.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=lambda: _end_with_parent(signal.SIGTERM)
+        )
         try:
             with _handing_on_termination(process) as terminated, _watched(process, look) as reasons:
                 try:
