@@ -209,7 +209,7 @@ def open_held_out(job: TrainingJob) -> SequenceSource | None:
         return FlatSequences(job.data.held_out) if job.data.held_out else None
     if not isinstance(job.data, MixtureData) or not (job.data.folder / HELD_OUT_BOUNDS).exists():
         return None
-    from instpt_assets.mixture.dataset import MixtureSequences
+    from instpt_assets.mixture.mixture_sequences import MixtureSequences
 
     return MixtureSequences(job.data.folder, job.data.by_source, held_out=True)
 
@@ -222,7 +222,7 @@ def open_sequences(job: TrainingJob) -> SequenceSource:
         case FlatData(folder=folder):
             return FlatSequences(folder)
         case MixtureData() as mixture:
-            from instpt_assets.mixture.dataset import MixtureSequences
+            from instpt_assets.mixture.mixture_sequences import MixtureSequences
 
             return MixtureSequences(mixture.folder, mixture.by_source)
         case InstructionData() as instructions:

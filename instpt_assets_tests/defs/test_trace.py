@@ -18,7 +18,7 @@ from instpt_assets.defs.current_artifacts import NotMaterialized
 from instpt_assets.defs.project import Project
 from instpt_assets.defs.shards import range_tags
 from instpt_assets.defs.trace import trace
-from instpt_assets.mixture.dataset import MixtureSequences
+from instpt_assets.mixture.mixture_sequences import MixtureSequences
 from instpt_assets.mixture.tracing import TraceError
 from instpt_assets.store.store import Store, resolve
 

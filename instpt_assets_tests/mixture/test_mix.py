@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from instpt_assets.mixture.arrays import RowWriter
-from instpt_assets.mixture.dataset import MixtureSequences
 from instpt_assets.mixture.drawing import TooLittleData
 from instpt_assets.mixture.mix import build_mixture
+from instpt_assets.mixture.mixture_sequences import MixtureSequences
 from instpt_assets.mixture.row_index import folder_indices
 from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.training import Optimization

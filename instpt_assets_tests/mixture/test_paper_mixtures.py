@@ -55,7 +55,11 @@ def records(folder: Path) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, lines)
 
 
-@pytest.fixture(scope="module", params=["general_500m", "general_1_3b", "biomedicine_llama3_8b", "finance_llama3_8b", "demo"])
+FROM_SCRATCH = ["general_500m", "general_1_3b"]
+CONTINUAL = ["biomedicine_llama3_8b", "finance_llama3_8b"]
+
+
+@pytest.fixture(scope="module", params=[*FROM_SCRATCH, *CONTINUAL, "demo"])
 def bundled(request: pytest.FixtureRequest, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundled:
     recipe, folder = load_recipe(request.param), tmp_path_factory.mktemp(request.param)
     corpus = shared_data / "corpora" / TEXTS[request.param.split("_")[0]]
@@ -141,9 +145,8 @@ def documents(out: Path, folders: dict[tuple[str, str], Path]) -> tuple[set[str]
     return found[True], found[False]
 
 
+@pytest.mark.parametrize("bundled", FROM_SCRATCH, indirect=True)
 def test_from_scratch_a_fifth_is_augmented_and_the_tuning_data_is_passed_over_four_times(bundled: Bundled, tmp_path: Path) -> None:
-    if not bundled.recipe.name.startswith("general_"):
-        pytest.skip("a recipe of continual pre-training, or the demo")
     assert list(bundled.recipe.arms) == ["vanilla", "mix", "instruct"]
     vanilla, mix, instruct = (bundled.mix(arm, tmp_path / arm)["components"] for arm in bundled.recipe.arms)
     assert list(vanilla) == ["corpus"]
@@ -152,9 +155,8 @@ def test_from_scratch_a_fifth_is_augmented_and_the_tuning_data_is_passed_over_fo
     assert mix["tuning"]["repetition"] == instruct["tuning"]["repetition"] == 4
 
 
+@pytest.mark.parametrize("bundled", CONTINUAL, indirect=True)
 def test_continual_arms_are_half_general_instructions_and_the_ablations_are_there(bundled: Bundled, tmp_path: Path) -> None:
-    if not bundled.recipe.name.endswith("_llama3_8b"):
-        pytest.skip("a recipe of pre-training from scratch")
     others = {}
     for arm in bundled.recipe.arms:
         components = bundled.mix(arm, tmp_path / arm)["components"]

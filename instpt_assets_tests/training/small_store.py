@@ -64,6 +64,28 @@ class SmallStore:
     def inputs(self, assets: list[str]) -> tuple[Input, ...]:
         return tuple(self.made[asset].manifest.as_input() for asset in assets)
 
+    def mix(self, optimization: Optimization) -> None:
+        """The arm's mixture for these budgets."""
+        amounts = {
+            "token_budget": optimization.token_budget,
+            "extended_from": list(optimization.extended_from),
+            "batch_tokens": optimization.batch_tokens,
+        }
+        self.add(
+            "vanilla/tokenized_mixture",
+            ["tokenized_raw"],
+            lambda out: build_mixture(
+                [Component(component="corpus")],
+                folder_indices({("tokenized_raw", "shard"): self.local("tokenized_raw")}),
+                seed=0,
+                sequence_length=64,
+                out=out,
+                **amounts,
+            ),
+            partition="seed-0",
+            recipe=amounts,
+        )
+
     def train(self, worker: Any, asset: str, inputs: list[str], recipe: dict[str, Any], partition: str, *sources: Input) -> Artifact:
         """What a training worker commits; of its state nothing stays."""
         spec = Spec(asset=asset, partition=partition, code_version=1, recipe=recipe, inputs=(*self.inputs(inputs), *sources))
@@ -126,18 +148,5 @@ def small_store(store: Store, folder: Path) -> SmallStore:
             out=out,
         ),
     )
-    small.add(
-        "vanilla/tokenized_mixture",
-        ["tokenized_raw"],
-        lambda out: build_mixture(
-            [Component(component="corpus")],
-            folder_indices({("tokenized_raw", "shard"): small.local("tokenized_raw")}),
-            seed=0,
-            token_budget=BUDGET.token_budget,
-            batch_tokens=BUDGET.batch_tokens,
-            sequence_length=64,
-            out=out,
-        ),
-        partition="seed-0",
-    )
+    small.mix(BUDGET)
     return small

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 
 from instpt_assets.mixture.index import BOUNDS, PIECE_DTYPE, PIECES, SOURCES
-from instpt_assets.mixture.mix import build_mixture
-from instpt_assets.mixture.row_index import folder_indices
-from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.training import Optimization, Pretraining
 from instpt_assets.store.sealed import SealedFolders, write_aside
 from instpt_assets.store.store import Artifact, Store
@@ -34,21 +31,7 @@ def optimization(steps: int, **changes: Any) -> Optimization:
 
 def pretrained(small: SmallStore, recipe: Optimization, **changes: Any) -> Artifact:
     """The arm's mixture for the recipe, and the model trained on it."""
-    amounts = {"token_budget": recipe.token_budget, "extended_from": list(recipe.extended_from), "batch_tokens": recipe.batch_tokens}
-    small.add(
-        "vanilla/tokenized_mixture",
-        ["tokenized_raw"],
-        lambda out: build_mixture(
-            [Component(component="corpus")],
-            folder_indices({("tokenized_raw", "shard"): small.local("tokenized_raw")}),
-            seed=0,
-            sequence_length=64,
-            out=out,
-            **amounts,
-        ),
-        partition="seed-0",
-        recipe=amounts,
-    )
+    small.mix(recipe)
     pretraining = Pretraining(model=SHAPE, sequence_length=64, optimization=recipe, **changes)
     inputs = ["vanilla/tokenized_mixture", "tokenizer"]
     recipe_part = {"pretraining": pretraining.hashed(), "seed": "seed-0"}

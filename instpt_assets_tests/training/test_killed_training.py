@@ -14,9 +14,6 @@ import pytest
 from running import MARK, Running, marked_processes, wait_for
 from safetensors.torch import load_file
 
-from instpt_assets.mixture.mix import build_mixture
-from instpt_assets.mixture.row_index import folder_indices
-from instpt_assets.recipe.arms import Component
 from instpt_assets.recipe.execution import Execution, TrainingExecution
 from instpt_assets.recipe.training import Optimization, Pretraining
 from instpt_assets.store.manifest import Spec
@@ -43,21 +40,7 @@ def optimization(steps: int, **changes: object) -> Optimization:
 def with_mixture(folder: Path, steps: int) -> SmallStore:
     """A small store whose mixture holds so many steps."""
     small = small_store(Store(str(folder / "store")), folder)
-    small.add(
-        "vanilla/tokenized_mixture",
-        ["tokenized_raw"],
-        lambda out: build_mixture(
-            [Component(component="corpus")],
-            folder_indices({("tokenized_raw", "shard"): small.local("tokenized_raw")}),
-            seed=0,
-            token_budget=steps * STEP,
-            batch_tokens=STEP,
-            sequence_length=64,
-            out=out,
-        ),
-        partition="seed-0",
-        recipe={"steps": steps},
-    )
+    small.mix(optimization(steps))
     return small
 
 

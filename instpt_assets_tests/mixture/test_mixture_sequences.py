@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from instpt_assets.mixture.arrays import RowWriter
-from instpt_assets.mixture.dataset import MixtureSequences
 from instpt_assets.mixture.index import BOUNDS, HELD_OUT_BOUNDS, HELD_OUT_PIECES, PIECE_DTYPE, PIECES, SOURCES
+from instpt_assets.mixture.mixture_sequences import MixtureSequences
 from instpt_assets.mixture.sequences import NO_LOSS
 
 EOS, LENGTH = 0, 8
